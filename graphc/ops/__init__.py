@@ -1,0 +1,1 @@
+"""Every op, declared once. Import this package to fill the registry."""
