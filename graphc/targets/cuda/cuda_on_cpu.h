@@ -1,9 +1,10 @@
 // CUDA kernels on a CPU, for tests: gives the words of CUDA C++ their meaning, so that the text that nvcc or NVRTC
 // compiles for a GPU also compiles, unchanged, with a C++17 compiler on Linux.
 //
-// What it is: an oracle, not a fast path. One fibre (a stack of its own) stands for one CUDA thread; blocks run one after
-// another; a fibre runs until it waits at a barrier or a warp operation, or returns. No two fibres ever run at once, so
-// every run is deterministic; graphc_cpu_configure() chooses the order in which blocks and threads take their turns.
+// What it is: an oracle, not a fast path. One fibre (a stack of its own) stands for one CUDA thread; blocks run one
+// after another; a fibre runs until it waits at a barrier or a warp operation, or returns. No two fibres ever run at
+// once, so every run is deterministic; graphc_cpu_configure() chooses the order in which blocks and threads take their
+// turns.
 //
 // What it finds, and reports with kernel, block, thread and line instead of hanging or crashing:
 //   divergent barrier    some threads wait at a __syncthreads() that others never reach, or wait at another line;
@@ -18,8 +19,8 @@
 //
 // Each access is ordered after the launch's start, the block's last barrier and the warp's last __syncwarp. The checker
 // keeps, for each byte, its last writer and one reader; run forward and in reverse, that is complete: whichever of a
-// racing pair the one order forgets is the first of the other. (The idea is FastTrack's, Flanagan and Freund, PLDI 2009,
-// with scalar clocks because barriers here order whole groups.)
+// racing pair the one order forgets is the first of the other. (The idea is FastTrack's, Flanagan and Freund, PLDI
+// 2009, with scalar clocks because barriers here order whole groups.)
 //
 // Not modelled: dynamic shared memory (extern __shared__), several streams, cooperative groups, weak memory order.
 //
@@ -52,11 +53,13 @@
 #define __launch_bounds__(...)
 #define __constant__ static const
 #define __align__(n) __attribute__((aligned(n)))
-// Blocks run one after another, so one static instance of a kernel's shared array is exact. The section gathers them all:
-// the runtime fills it with NaN bytes before each block, and the checker knows shared memory by its address.
+// Blocks run one after another, so one static instance of a kernel's shared array is exact. The section gathers them
+// all: the runtime fills it with NaN bytes before each block, and the checker knows shared memory by its address.
 #define __shared__ static __attribute__((section("graphc_shared")))
 
-struct uint3 { unsigned x, y, z; };
+struct uint3 {
+  unsigned x, y, z;
+};
 struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
@@ -67,8 +70,8 @@ static uint3 threadIdx, blockIdx;
 static dim3 blockDim, gridDim;
 static const int warpSize = 32;
 
-// GRAPHC_LAUNCH(kernel, grid, block, stream, arguments...) is an int: 0, or an error's code. On a GPU the generated source
-// defines it as kernel<<<grid, block, 0, stream>>>(arguments...) followed by cudaGetLastError().
+// GRAPHC_LAUNCH(kernel, grid, block, stream, arguments...) is an int: 0, or an error's code. On a GPU the generated
+// source defines it as kernel<<<grid, block, 0, stream>>>(arguments...) followed by cudaGetLastError().
 #define GRAPHC_LAUNCH(kernel, grid, block, stream, ...) \
   graphc_cpu::launch(#kernel, (grid), (block), [&]() GRAPHC_UNCHECKED { kernel(__VA_ARGS__); })
 
@@ -115,18 +118,19 @@ static const unsigned MAX_THREADS = 1024, WARP = 32;
 static const size_t STACK_BYTES = 128 << 10;
 
 struct Fiber {
-  ucontext_t start;       // used once, to enter the fibre's own stack
-  jmp_buf where;          // where it left off; jumping there needs no system call, unlike swapcontext
+  ucontext_t start;  // used once, to enter the fibre's own stack
+  jmp_buf where;     // where it left off; jumping there needs no system call, unlike swapcontext
   char* stack = nullptr;
   bool started = false;
   State state = DONE;
   uint3 index;
-  int line = 0;           // of the barrier or warp operation it waits at
-  unsigned mask = 0;      // lanes that the warp operation names
+  int line = 0;       // of the barrier or warp operation it waits at
+  unsigned mask = 0;  // lanes that the warp operation names
   bool orders_memory = false;
-  unsigned source = 0;    // lane whose value it asks for
+  unsigned source = 0;  // lane whose value it asks for
   uint64_t given = 0, received = 0;
-  unsigned peers = 0, ballot = 0;  // lanes that took part in its last warp operation; those of them that gave a non-zero
+  unsigned peers = 0,
+           ballot = 0;  // lanes that took part in its last warp operation; those of them that gave a non-zero
 };
 
 static Fiber fibers[MAX_THREADS];
@@ -226,10 +230,13 @@ GRAPHC_RUNTIME bool release_warps() {
 
 GRAPHC_RUNTIME const char* describe(const Fiber& fiber, char (&text)[96]) {
   const uint3& i = fiber.index;
-  const char* what = fiber.state == DONE ? "has returned" : fiber.state == AT_BARRIER ? "waits at a barrier"
-                                                                                      : "waits at a warp operation";
-  if (fiber.state == DONE) snprintf(text, sizeof text, "thread (%u,%u,%u) %s", i.x, i.y, i.z, what);
-  else snprintf(text, sizeof text, "thread (%u,%u,%u) %s in line %d", i.x, i.y, i.z, what, fiber.line);
+  const char* what = fiber.state == DONE         ? "has returned"
+                     : fiber.state == AT_BARRIER ? "waits at a barrier"
+                                                 : "waits at a warp operation";
+  if (fiber.state == DONE)
+    snprintf(text, sizeof text, "thread (%u,%u,%u) %s", i.x, i.y, i.z, what);
+  else
+    snprintf(text, sizeof text, "thread (%u,%u,%u) %s in line %d", i.x, i.y, i.z, what, fiber.line);
   return text;
 }
 
@@ -242,12 +249,14 @@ GRAPHC_RUNTIME bool release_barrier() {
     if (fiber.state != AT_WARP) continue;
     for (unsigned lane = 0, base = thread / WARP * WARP; lane < WARP && base + lane < threads_in_block; lane++) {
       const Fiber& peer = fibers[base + lane];
-      bool named = fiber.mask >> lane & 1, there = peer.state == AT_WARP && peer.line == fiber.line && peer.mask == fiber.mask;
+      bool named = fiber.mask >> lane & 1,
+           there = peer.state == AT_WARP && peer.line == fiber.line && peer.mask == fiber.mask;
       if (named && peer.state != DONE && !there)
-        report(DIVERGENT_WARP, "divergent warp operation: %s with mask 0x%08x, but %s", describe(fiber, one), fiber.mask,
-               describe(peer, other));
+        report(DIVERGENT_WARP, "divergent warp operation: %s with mask 0x%08x, but %s", describe(fiber, one),
+               fiber.mask, describe(peer, other));
     }
-    report(DIVERGENT_WARP, "divergent warp operation: %s, but its mask 0x%08x leaves it out", describe(fiber, one), fiber.mask);
+    report(DIVERGENT_WARP, "divergent warp operation: %s, but its mask 0x%08x leaves it out", describe(fiber, one),
+           fiber.mask);
   }
   for (unsigned thread = 1; thread < threads_in_block; thread++) {
     const Fiber& fiber = fibers[thread];
@@ -262,7 +271,8 @@ GRAPHC_RUNTIME bool release_barrier() {
 }
 
 // ---- scheduling ----------------------------------------------------------------------------------------------------
-// The k-th of n in the chosen order; 7919 is a prime above 1024, so multiplying by it permutes the threads of any block.
+// The k-th of n in the chosen order; 7919 is a prime above 1024, so multiplying by it permutes the threads of any
+// block.
 GRAPHC_RUNTIME unsigned turn(unsigned k, unsigned n) {
   return order == FORWARD ? k : order == REVERSE ? n - 1 - k : (unsigned)((uint64_t)k * 7919 % n);
 }
@@ -331,15 +341,22 @@ struct Access {
   uint32_t pc : 31;  // where in this object file
   uint32_t atomic : 1;
 };
-struct Cell { Access write, read; };
+struct Cell {
+  Access write, read;
+};
 
 static const uintptr_t PAGE = 4096;
-struct Page { uintptr_t number; Cell* cells; };
+struct Page {
+  uintptr_t number;
+  Cell* cells;
+};
 static Page* pages;
 static size_t page_slots, page_count;
 static Page last_page;
 
-struct Range { uintptr_t begin, end; };
+struct Range {
+  uintptr_t begin, end;
+};
 static Range* ranges;
 static size_t range_count;
 
@@ -371,29 +388,37 @@ GRAPHC_RUNTIME bool inside_ranges(uintptr_t begin, uintptr_t end) {
   size_t low = 0, high = range_count;  // the ranges are sorted; find the last one that begins at or before
   while (low < high) {
     size_t middle = (low + high) / 2;
-    if (ranges[middle].begin <= begin) low = middle + 1;
-    else high = middle;
+    if (ranges[middle].begin <= begin)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return low > 0 && end <= ranges[low - 1].end;
 }
-GRAPHC_RUNTIME bool ordered(const Access& before, uint32_t me) {
-  if (before.time < launch_start || before.thread == me) return true;
-  if (before.thread / threads_in_block != me / threads_in_block) return false;  // blocks of one launch are never ordered
+GRAPHC_RUNTIME bool ordered(const Access& before, uint32_t me, bool shared) {
+  if (before.time < (shared ? block_start : launch_start) || before.thread == me) return true;
+  if (before.thread / threads_in_block != me / threads_in_block)
+    return false;  // blocks of one launch are never ordered
   if (before.time < last_barrier) return true;
   uint32_t other_warp = before.thread % threads_in_block / WARP, my_warp = thread_id(current) / WARP;
   return other_warp == my_warp && before.time < last_warp_sync[my_warp];
 }
-GRAPHC_RUNTIME void stop_with_race(const Access& there, const Access& here, bool was_write, bool is_write, bool shared) {
+GRAPHC_RUNTIME void stop_with_race(const Access& there, const Access& here, bool was_write, bool is_write,
+                                   bool shared) {
   uint32_t thread = there.thread % threads_in_block, block = there.thread / threads_in_block;
   bool same_block = block == here.thread / threads_in_block;
   const uint3 &me = current->index, &it = fibers[thread].index;
   char where[64] = "", since[64] = ", and blocks of one launch have no order";
-  if (!same_block) snprintf(where, sizeof where, " of block (%u,%u,%u)", block % gridDim.x, block / gridDim.x % gridDim.y,
-                            block / (gridDim.x * gridDim.y));
-  else if (last_barrier_line) snprintf(since, sizeof since, " since the barrier in line %d", last_barrier_line);
-  else snprintf(since, sizeof since, " and no barrier lies between them");
+  if (!same_block)
+    snprintf(where, sizeof where, " of block (%u,%u,%u)", block % gridDim.x, block / gridDim.x % gridDim.y,
+             block / (gridDim.x * gridDim.y));
+  else if (last_barrier_line)
+    snprintf(since, sizeof since, " since the barrier in line %d", last_barrier_line);
+  else
+    snprintf(since, sizeof since, " and no barrier lies between them");
   report(RACE, "race: thread (%u,%u,%u) %s %s memory that thread (%u,%u,%u)%s %s%s", me.x, me.y, me.z,
-         is_write ? "writes" : "reads", shared ? "shared" : "global", it.x, it.y, it.z, where, was_write ? "wrote" : "read", since);
+         is_write ? "writes" : "reads", shared ? "shared" : "global", it.x, it.y, it.z, where,
+         was_write ? "wrote" : "read", since);
   failure.here = here.pc;
   failure.there = there.pc;
   leave_fiber();
@@ -419,13 +444,15 @@ GRAPHC_RUNTIME void check_access(const void* address, size_t size, bool is_write
   for (uintptr_t byte = begin; byte < begin + size; byte++) {
     Cell* cell = cell_of(byte);
     bool both_atomic = is_atomic && cell->write.atomic;
-    if (!both_atomic && !ordered(cell->write, here.thread)) stop_with_race(cell->write, here, true, is_write, shared);
-    if (is_write && !(is_atomic && cell->read.atomic) && !ordered(cell->read, here.thread))
+    if (!both_atomic && !ordered(cell->write, here.thread, shared))
+      stop_with_race(cell->write, here, true, is_write, shared);
+    if (is_write && !(is_atomic && cell->read.atomic) && !ordered(cell->read, here.thread, shared))
       stop_with_race(cell->read, here, false, true, shared);
     if (shared && !is_write && cell->write.time < block_start) {
       const uint3& me = current->index;
-      report(UNINITIALISED, "uninitialised: thread (%u,%u,%u) reads shared memory that no thread of this block has written",
-             me.x, me.y, me.z);
+      report(UNINITIALISED,
+             "uninitialised: thread (%u,%u,%u) reads shared memory that no thread of this block has written yet", me.x,
+             me.y, me.z);
       failure.here = here.pc;
       leave_fiber();
     }
@@ -475,7 +502,8 @@ GRAPHC_RUNTIME T __shfl_sync(unsigned mask, T value, int source, int width = 32,
 }
 template <class T>
 GRAPHC_RUNTIME T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, int line = __builtin_LINE()) {
-  unsigned lane = graphc_cpu::lane(), source = lane ^ (unsigned)bits, end = (lane & ~(unsigned)(width - 1)) + (unsigned)width;
+  unsigned lane = graphc_cpu::lane(), source = lane ^ (unsigned)bits,
+           end = (lane & ~(unsigned)(width - 1)) + (unsigned)width;
   return graphc_cpu::shuffle(mask, value, source < end ? source : lane, line);
 }
 template <class T>
@@ -506,18 +534,18 @@ GRAPHC_RUNTIME int __all_sync(unsigned mask, int predicate, int line = __builtin
 #else
 #define GRAPHC_ATOMIC(pointer) (void)0
 #endif
-#define GRAPHC_DEFINE_ATOMIC(name, result)                                       \
-  template <class T, class U>                                                    \
-  __attribute__((noinline)) GRAPHC_RUNTIME T name(T* address, U operand) {       \
-    GRAPHC_ATOMIC(address);                                                      \
-    const T old = *address, value = (T)operand;                                  \
-    *address = (result);                                                         \
-    return old;                                                                  \
+#define GRAPHC_DEFINE_ATOMIC(name, result)                                 \
+  template <class T, class U>                                              \
+  __attribute__((noinline)) GRAPHC_RUNTIME T name(T* address, U operand) { \
+    GRAPHC_ATOMIC(address);                                                \
+    const T old = *address, value = (T)operand;                            \
+    *address = (result);                                                   \
+    return old;                                                            \
   }
 GRAPHC_DEFINE_ATOMIC(atomicAdd, old + value)
 GRAPHC_DEFINE_ATOMIC(atomicMax, value > old ? value : old)
 GRAPHC_DEFINE_ATOMIC(atomicMin, value < old ? value : old)
-GRAPHC_DEFINE_ATOMIC(atomicAnd, old & value)
+GRAPHC_DEFINE_ATOMIC(atomicAnd, old& value)
 GRAPHC_DEFINE_ATOMIC(atomicOr, old | value)
 GRAPHC_DEFINE_ATOMIC(atomicExch, value)
 template <class T>
@@ -552,10 +580,13 @@ GRAPHC_RUNTIME long long __double_as_longlong(double x) { return (long long)grap
 GRAPHC_RUNTIME unsigned __umulhi(unsigned x, unsigned y) { return (unsigned)((uint64_t)x * y >> 32); }
 GRAPHC_RUNTIME int __popc(unsigned x) { return __builtin_popcount(x); }
 GRAPHC_RUNTIME int __clz(int x) { return x == 0 ? 32 : __builtin_clz((unsigned)x); }
-template <class T> static inline T __ldg(const T* address) { return *address; }
+template <class T>
+static inline T __ldg(const T* address) {
+  return *address;
+}
 // As in CUDA, min and max of floats are fminf and fmaxf: a NaN loses against a number.
-#define GRAPHC_DEFINE_MIN_MAX(T)                                        \
-  GRAPHC_RUNTIME T min(T x, T y) { return y < x ? y : x; }              \
+#define GRAPHC_DEFINE_MIN_MAX(T)                           \
+  GRAPHC_RUNTIME T min(T x, T y) { return y < x ? y : x; } \
   GRAPHC_RUNTIME T max(T x, T y) { return y > x ? y : x; }
 GRAPHC_DEFINE_MIN_MAX(int)
 GRAPHC_DEFINE_MIN_MAX(unsigned)
@@ -570,11 +601,12 @@ GRAPHC_RUNTIME double max(double x, double y) { return fmax(x, y); }
 
 // ---- what the compiler calls at each access under -fsanitize=thread ------------------------------------------------
 #if GRAPHC_CPU_CHECK
-#define GRAPHC_HOOK(name, size, is_write) \
-  GRAPHC_EXPORT void name(void* address) { \
+#define GRAPHC_ANSWER extern "C" GRAPHC_UNCHECKED __attribute__((visibility("hidden")))
+#define GRAPHC_HOOK(name, size, is_write)                                                  \
+  GRAPHC_ANSWER void name(void* address) {                                                 \
     graphc_cpu::check_access(address, size, is_write, false, __builtin_return_address(0)); \
   }
-#define GRAPHC_HOOKS(size) \
+#define GRAPHC_HOOKS(size)                    \
   GRAPHC_HOOK(__tsan_read##size, size, false) \
   GRAPHC_HOOK(__tsan_write##size, size, true)
 GRAPHC_HOOKS(1)
@@ -582,22 +614,22 @@ GRAPHC_HOOKS(2)
 GRAPHC_HOOKS(4)
 GRAPHC_HOOKS(8)
 GRAPHC_HOOKS(16)
-#define GRAPHC_UNALIGNED_HOOKS(size) \
+#define GRAPHC_UNALIGNED_HOOKS(size)                    \
   GRAPHC_HOOK(__tsan_unaligned_read##size, size, false) \
   GRAPHC_HOOK(__tsan_unaligned_write##size, size, true)
 GRAPHC_UNALIGNED_HOOKS(2)
 GRAPHC_UNALIGNED_HOOKS(4)
 GRAPHC_UNALIGNED_HOOKS(8)
 GRAPHC_UNALIGNED_HOOKS(16)
-GRAPHC_EXPORT void __tsan_read_range(void* address, size_t size) {
+GRAPHC_ANSWER void __tsan_read_range(void* address, size_t size) {
   graphc_cpu::check_access(address, size, false, false, __builtin_return_address(0));
 }
-GRAPHC_EXPORT void __tsan_write_range(void* address, size_t size) {
+GRAPHC_ANSWER void __tsan_write_range(void* address, size_t size) {
   graphc_cpu::check_access(address, size, true, false, __builtin_return_address(0));
 }
-GRAPHC_EXPORT void __tsan_init() {}
-GRAPHC_EXPORT void __tsan_func_entry(void*) {}
-GRAPHC_EXPORT void __tsan_func_exit() {}
+GRAPHC_ANSWER void __tsan_init() {}
+GRAPHC_ANSWER void __tsan_func_entry(void*) {}
+GRAPHC_ANSWER void __tsan_func_exit() {}
 #endif
 
 // ---- the harness's side: all but a program's own entry that the shared object exports ------------------------------

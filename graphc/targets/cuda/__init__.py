@@ -1,0 +1,8 @@
+"""The CUDA target: a loop program as one readable ``.cu`` file, built, launched, or executed on a CPU.
+
+- :mod:`schedule` maps a program's plain loop nests to blocks and threads (loop IR to loop IR);
+- :mod:`source` prints the mapped program as CUDA C++;
+- :mod:`build` makes PTX or a cubin of it through NVRTC or nvcc, neither of which needs a GPU;
+- :mod:`on_cpu` compiles the same text with a C++ compiler and runs it on the CPU, with every access checked;
+- :mod:`launch` runs it on a GPU.
+"""
