@@ -627,6 +627,17 @@ GRAPHC_ANSWER void __tsan_read_range(void* address, size_t size) {
 GRAPHC_ANSWER void __tsan_write_range(void* address, size_t size) {
   graphc_cpu::check_access(address, size, true, false, __builtin_return_address(0));
 }
+// clang calls these for copies of whole objects.
+GRAPHC_ANSWER void* __tsan_memcpy(void* to, const void* from, size_t size) {
+  graphc_cpu::check_access(from, size, false, false, __builtin_return_address(0));
+  graphc_cpu::check_access(to, size, true, false, __builtin_return_address(0));
+  return memmove(to, from, size);
+}
+GRAPHC_ANSWER void* __tsan_memmove(void* to, const void* from, size_t size) { return __tsan_memcpy(to, from, size); }
+GRAPHC_ANSWER void* __tsan_memset(void* to, int value, size_t size) {
+  graphc_cpu::check_access(to, size, true, false, __builtin_return_address(0));
+  return memset(to, value, size);
+}
 GRAPHC_ANSWER void __tsan_init() {}
 GRAPHC_ANSWER void __tsan_func_entry(void*) {}
 GRAPHC_ANSWER void __tsan_func_exit() {}
