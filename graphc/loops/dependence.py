@@ -1,0 +1,112 @@
+"""What one iteration of a loop may owe to another: the questions that scheduling and the interpreter ask.
+
+What enters: a loop. What leaves: yes or no, on the safe side. Invariant: a loop that :func:`independent` accepts gives
+the same result in any order of its iterations.
+
+>>> i, j = Var("i", 4), Var("j", 8)
+>>> injective(Index.of(i) * 8 + j, i, frozenset({j})), injective(Index.of(i) + j, i, frozenset({j}))
+(True, False)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from graphc.loops.index import Index, Var
+from graphc.loops.ir import Accumulate, Accumulator, Alloc, For, If, Load, ReadAccumulator, Stmt, Store
+
+
+def inner_statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
+    """All statements of a block and of the blocks within, in order."""
+    stack = list(reversed(body))
+    while stack:
+        stmt = stack.pop()
+        yield stmt
+        if isinstance(stmt, (For, If)):
+            stack.extend(reversed(stmt.body))
+
+
+def inner_vars(body: Sequence[Stmt]) -> frozenset[Var]:
+    """The variables of the loops within a block."""
+    return frozenset(s.var for s in inner_statements(body) if isinstance(s, For))
+
+
+def injective(index: Index, var: Var, moving: frozenset[Var]) -> bool:
+    """Whether different values of ``var`` never give the same index while the ``moving`` variables take any values.
+
+    Variables that are not moving (of loops further out) are fixed. Example in the module's docstring.
+    """
+    step = abs(index.coefficient(var))
+    if not step or not index.is_affine_in(var):
+        return False
+    low = high = 0
+    for atom, coef in index.terms:
+        if atom == var or not (Index.of(atom).variables & moving or Index.of(atom).values):
+            continue
+        a, b = atom.bounds
+        low, high = low + min(a * coef, b * coef), high + max(a * coef, b * coef)
+    return high - low < step
+
+
+class Accesses:
+    """What the statements of a block do to memory and to accumulators that are declared outside of it."""
+
+    def __init__(self, body: Sequence[Stmt]) -> None:
+        self.loads: dict[str, list[Load]] = {}
+        self.stores: dict[str, list[Store]] = {}
+        self.moving = inner_vars(body)
+        declared: set[str] = set()
+        read: set[str] = set()
+        written: set[str] = set()
+        for stmt in inner_statements(body):
+            match stmt:
+                case Accumulator(name=name):
+                    declared.add(name)
+                case Accumulate(accumulator=name):
+                    written.add(name)
+                case ReadAccumulator(accumulator=name):
+                    read.add(name)
+                case Load():
+                    self.loads.setdefault(stmt.buffer, []).append(stmt)
+                case Store():
+                    self.stores.setdefault(stmt.buffer, []).append(stmt)
+                case Alloc(buffer):
+                    declared.add(buffer.name)
+        self.local = declared
+        self.accumulates = written - declared
+        self.running = (read & written) - declared
+
+    def apart(self, buffer: str, var: Var) -> bool:
+        """Whether no two iterations of the loop over ``var`` touch the same element of ``buffer``.
+
+        On one axis all accesses have equal indices, and these are injective in ``var``.
+        """
+        accesses = [s.index for s in (*self.loads.get(buffer, ()), *self.stores.get(buffer, ()))]
+        return any(
+            all(i == axis[0] for i in axis) and injective(axis[0], var, self.moving)
+            for axis in zip(*accesses, strict=True)
+        )
+
+
+def carries(loop: For) -> bool:
+    """Whether an iteration may *see* what an earlier one left: a running accumulator, or memory written and read.
+
+    A reduction into an accumulator, and stores that only overwrite or add, do not count.
+    """
+    accesses = Accesses(loop.body)
+    if accesses.running:
+        return True
+    shared = (accesses.loads.keys() & accesses.stores.keys()) - accesses.local
+    return any(not accesses.apart(buffer, loop.var) for buffer in shared)
+
+
+def independent(loop: For, *, reductions: bool = False) -> bool:
+    """Whether the iterations may be done in any order, and at once: what parallel, vector and unrolled loops need.
+
+    ``reductions``: accumulating into an outer accumulator is allowed (vector and unrolled loops, not parallel ones).
+    """
+    accesses = Accesses(loop.body)
+    if accesses.running or (accesses.accumulates and not reductions):
+        return False
+    written = accesses.stores.keys() - accesses.local
+    return all(accesses.apart(buffer, loop.var) for buffer in written)
