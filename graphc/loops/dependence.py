@@ -11,6 +11,7 @@ the same result in any order of its iterations.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import gcd
 
 from graphc.loops.index import Index, Var
 from graphc.loops.ir import Accumulate, Accumulator, Alloc, For, If, Load, ReadAccumulator, Stmt, Store
@@ -39,13 +40,17 @@ def injective(index: Index, var: Var, moving: frozenset[Var]) -> bool:
     step = abs(index.coefficient(var))
     if not step or not index.is_affine_in(var):
         return False
-    low = high = 0
+    spread, period = 0, 0  # of the terms with smaller steps; gcd of the larger steps
     for atom, coef in index.terms:
         if atom == var or not (Index.of(atom).variables & moving or Index.of(atom).values):
             continue
-        a, b = atom.bounds
-        low, high = low + min(a * coef, b * coef), high + max(a * coef, b * coef)
-    return high - low < step
+        low, high = atom.bounds
+        if abs(coef) < step:
+            spread += abs(coef) * (high - low)
+        else:
+            period = gcd(period, coef)
+    # two iterations differ by step * d + s with |s| <= spread: never 0, and never a multiple of the period
+    return spread < step and (period == 0 or step * max(var.extent - 1, 0) + spread < period)
 
 
 class Accesses:
