@@ -1,1 +1,48 @@
-"""Every op, declared once. Import this package to fill the registry."""
+"""Every op of graphc, each declared once, and the functions by which users and passes build graph code.
+
+What enters: symbolic values, numbers, arrays. What leaves: nodes. Importing this package fills the registry
+(:data:`graphc.ir.REGISTRY`) and puts Python's operators on nodes.
+
+>>> from graphc import ops
+>>> x = ops.input("x", ("batch", 3))
+>>> str(ops.mean(ops.exp(x) * 2 + 1, axis=0).type)
+'f32[3]'
+"""
+
+from __future__ import annotations
+
+from graphc.ops.declare import placeholder
+from graphc.ops.sources import constant, input, parameter, parameter_node, variable
+from graphc.ops.broadcasting import (
+    Operand, broadcast_shapes, broadcast_to, cast, full_like, lift, ones_like, promote, promote_dtypes, restore_axes, sum_to,
+    zeros_like,
+)  # isort: skip  # fmt: skip
+from graphc.ops.arithmetic import (
+    abs, add, copysign, div, floordiv, maximum, minimum, mod, mul, neg, pow, reciprocal, sign, square, sub,
+)  # isort: skip  # fmt: skip
+from graphc.ops.logic import (
+    bitwise_and, bitwise_not, bitwise_or, bitwise_xor, eq, ge, gt, isfinite, isnan, le, logical_and, logical_not,
+    logical_or, logical_xor, lt, ne, shift_left, shift_right,
+)  # isort: skip  # fmt: skip
+from graphc.ops.transcendental import (
+    acos, as_float, asin, atan, atan2, ceil, cos, cosh, erf, exp, exp2, expm1, floor, log, log1p, log2, log10, round, rsqrt,
+    sigmoid, sin, sinh, sqrt, tan, tanh, trunc,
+)  # isort: skip  # fmt: skip
+from graphc.ops.select import chain_product, clip, custom, nan_to_num, stop_gradient, where  # isort: skip
+from graphc.ops.reductions import all, any, cumsum, max, min, prod, sum  # isort: skip
+from graphc.ops.movement import (
+    concatenate, expand_dims, flatten, flip, moveaxis, pad, repeat, reshape, split, squeeze, stack, swapaxes, transpose,
+)  # isort: skip  # fmt: skip
+from graphc.ops.contractions import dot, einsum, matmul, outer  # isort: skip
+from graphc.ops.indexing import (
+    arange, check_index, full, gather, getitem, iota, ones, scatter_add, size, take, take_along_axis, zeros,
+)  # isort: skip  # fmt: skip
+from graphc.ops.operators import install  # isort: skip
+
+install()
+
+# helpers that passes and derivatives use; the rest is the public language, re-exported by graphc
+INTERNAL = frozenset({
+    "Operand", "as_float", "broadcast_shapes", "chain_product", "getitem", "install", "lift", "parameter_node", "placeholder",
+    "promote", "promote_dtypes", "restore_axes", "sum_to",
+})  # fmt: skip

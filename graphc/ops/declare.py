@@ -29,6 +29,8 @@ Lowerings (closed sum) say how the element at an output index is computed. Index
   ``index_maps(node, index, contracted) -> (index of a, index of b)``, ``extents(node)`` the contracted sizes.
 - :class:`Gather` - operand 0's element at ``index_map(node, index, value)`` where ``value`` is the (guarded) integer
   element of operand 1 at ``index_of(node, index)``, guarded against ``extent(node)``.
+- :class:`Guarded` - the operand's integer element, guarded against ``extent(node)`` (negative counts from the end) and
+  yielded in the node's dtype.
 - :class:`Template` - materialised by a kernel builder of its own in ``passes/lower.py`` (pad, concatenate, scatter_add,
   cumsum); never fused into consumers.
 """
@@ -129,12 +131,17 @@ class Gather:
 
 
 @dataclass(frozen=True)
+class Guarded:
+    extent: Callable[[Node], int]
+
+
+@dataclass(frozen=True)
 class Template:
     name: str
 
 
 Lowering: TypeAlias = (
-    Elementwise | CastTo | Movement | Iota | Literal | Reduction | Contraction | Gather | Template
+    Elementwise | CastTo | Movement | Iota | Literal | Reduction | Contraction | Gather | Guarded | Template
 )
 
 # --- test domain ---------------------------------------------------------------------------------------------------
