@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+import graphc.ops  # noqa: F401  fills the registry
 from graphc.errors import GraphError, ParseError, TypeRuleError
 from graphc.ir import REGISTRY, Graph, Node, Variable
 from graphc.provenance import Origin, Source
@@ -38,7 +39,7 @@ RESERVED = frozenset({"True", "False", "None", "nan", "inf", *(d.short for d in 
 _DTYPE = {d.short: d for d in DTYPES}
 _TOKEN = re.compile(
     r"\s*(?:(?P<value>%[\w./]+)|(?P<number>\d+(?:\.\d*(?:[eE][+-]?\d+)?|[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)"
-    r'|(?P<string>"(?:[^"\\]|\\.)*")|(?P<sign>[(){}\[\],:=<>+*-])|(?P<comment>\#.*)|(?P<wrong>\S))'
+    r'|(?P<string>"(?:[^"\\]|\\.)*")|(?P<sign>[(){}\[\],:=<>+*&-])|(?P<comment>\#.*)|(?P<wrong>\S))'
 )
 _SOURCE = re.compile(r"#\s*(?P<file>.+?):(?P<line>\d+)(?:\s+in\s+(?P<scope>\S+))?\s*$")
 
@@ -349,6 +350,8 @@ class _Parser:
                 if line.peek() != ")":
                     line.expect(",")
             return tuple(items)
+        if line.accept("&"):
+            line.fail(f"the function {line.peek()} is Python code, which text does not hold", help="expand the graph first")
         if line.accept("<"):
             size = self.dim(line)
             line.expect(">")

@@ -1,7 +1,7 @@
 """Passes and pipelines: valid graph in, valid graph out, every change recorded.
 
-What enters: a :class:`Graph` and a tuple of passes. What leaves: the last pass's Graph, and a Stage a pass in the Trace.
-Invariant: a pass that changes nothing returns the same Graph object; the pipeline verifies after every pass and names
+What enters: a :class:`Graph` and a tuple of passes. What leaves: the last pass's Graph, and a Stage a pass in the
+Trace. Invariant: a pass that changes nothing returns the same Graph object; the pipeline verifies after every pass and names
 the guilty one. ::
 
     @rule("exact")
@@ -18,7 +18,7 @@ replacements bring in. As a rule reads only its root and what is below, one swee
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -176,6 +176,15 @@ class Pipeline:
 
     passes: tuple[Pass, ...]
 
+    def __iter__(self) -> Iterator[Pass]:
+        return iter(self.passes)
+
+    def __len__(self) -> int:
+        return len(self.passes)
+
+    def __getitem__(self, index: int) -> Pass:
+        return self.passes[index]
+
     def run(
         self, graph: Graph, *, check: Check = "verify", data: Mapping[str, np.ndarray] | None = None,
         trace: Trace | None = None, observers: Sequence[Observer] = (), given: frozenset[str] = frozenset(),
@@ -184,8 +193,8 @@ class Pipeline:
         """Run every pass.
 
         Args:
-            check: "verify" the IR after each pass; "every-pass" also interprets the graph on ``data`` (random data of the
-                inputs' types if absent) and compares; "off" trusts the passes.
+            check: "verify" the IR after each pass; "every-pass" also interprets the graph on ``data`` (random
+                data of the inputs' types if absent) and compares; "off" trusts them.
             trace: where the stages go. observers: called with each stage as well.
             given: properties of ``graph`` that passes may require.
 
@@ -241,10 +250,13 @@ def _broke(each: Pass, what: str, before: str, notes: tuple[str, ...] = ()) -> P
     return PassError(f"pass {each.name} broke the IR: {what}", notes=(*notes, *where))
 
 
+# "real" rules may reassociate: values agree, but not bit for bit
+_TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
+
+
 class _Oracle:
     """Interprets a graph once, then each pass's result, and compares outputs and updates."""
 
-    tolerance = {"float32": 1e-4, "float64": 1e-9}  # "real" rules may reassociate, hence not bit for bit
 
     def __init__(self, graph: Graph, data: Mapping[str, np.ndarray] | None) -> None:
         self.data = random_inputs(graph) if data is None else data
@@ -262,7 +274,7 @@ class _Oracle:
         if found.keys() != self.expected.keys():
             raise _broke(each, f"outputs were {sorted(self.expected)}, are {sorted(found)}", before)
         for name, want in self.expected.items():
-            problem = difference(want, found[name], self.tolerance.get(want.dtype.name, 0.0))
+            problem = difference(want, found[name], _TOLERANCE.get(want.dtype.name, 0.0))
             if problem:
                 message = f"pass {each.name} changed the value of {name}: {problem}"
                 raise PassError(message, notes=(f"was right after: {before}",), help=f"graphc opt --passes {each.name}")

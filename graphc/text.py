@@ -132,7 +132,8 @@ def format_attr(value: Any) -> str:
         case tuple():
             return f"({', '.join(format_attr(v) for v in value)}{',' if len(value) == 1 else ''})"
         case _:
-            return f"!{type(value).__name__}!"  # not part of the grammar: the verifier reports it
+            # a function of the user's; whatever else ends here the verifier reports
+            return f"&{getattr(value, '__name__', type(value).__name__)}"
 
 
 def _array(value: np.ndarray) -> str:

@@ -99,7 +99,9 @@ def _chain_vjp(g: Node, node: Node) -> tuple[Node | None, ...]:
 
 
 def _chain_jvp(tangents: tuple[Node | None, ...], node: Node) -> Node:
-    terms = [chain_product(t, other) for t, other in zip(tangents, reversed(node.inputs), strict=True) if t is not None]
+    (ct, partial), (t_ct, t_partial) = node.inputs, tangents
+    terms = [] if t_ct is None else [chain_product(t_ct, partial)]
+    terms += [] if t_partial is None else [chain_product(ct, t_partial)]  # the primal zero wins over a NaN tangent
     return ops.add(*terms) if len(terms) == 2 else terms[0] if terms else zeros_like(node)
 
 
