@@ -37,6 +37,9 @@ from graphc.ops.contractions import dot, einsum, matmul, outer  # isort: skip
 from graphc.ops.indexing import (
     arange, check_index, full, gather, getitem, iota, ones, scatter_add, size, take, take_along_axis, zeros,
 )  # isort: skip  # fmt: skip
+from graphc.ops.activations import elu, gelu, leaky_relu, log_sigmoid, relu, silu, softplus  # isort: skip
+from graphc.ops.statistics import argmax, argmin, logsumexp, mean, norm, std, var  # isort: skip
+from graphc.ops.classification import log_softmax, one_hot, softmax  # isort: skip
 from graphc.ops.operators import install  # isort: skip
 
 install()

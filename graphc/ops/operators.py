@@ -43,8 +43,8 @@ def _transpose(self: Node, *axes: Any) -> Node:
 
 
 _METHODS = (
-    "abs", "all", "any", "clip", "cumsum", "exp", "flatten", "log", "max", "min", "prod", "round", "sigmoid", "sqrt",
-    "squeeze", "sum", "swapaxes", "take", "tanh",
+    "abs", "all", "any", "argmax", "argmin", "clip", "cumsum", "exp", "flatten", "log", "max", "mean", "min", "prod",
+    "round", "sigmoid", "sqrt", "squeeze", "std", "sum", "swapaxes", "take", "tanh", "var",
 )  # fmt: skip
 
 
