@@ -171,7 +171,8 @@ _row("cast", lambda x: x, "", "", signature="cast", kinds=_ALL)
 def cast(value: Any, to: DType) -> Any:
     """The oracle's cast: NumPy's, with float-to-integer saturating and NaN giving 0, as LLVM and CUDA do it here.
 
-    >>> int(cast(np.float32(3e9), as_dtype("int32"))), int(cast(np.float32("nan"), as_dtype("int32")))
+    >>> from graphc.types import int32
+    >>> int(cast(np.float32(3e9), int32)), int(cast(np.float32("nan"), int32))
     (2147483647, 0)
     """
     array = np.asarray(value)

@@ -1,0 +1,481 @@
+"""The driver: from a declared graph to a callable :class:`Program`, through each target's pipeline of passes.
+
+What enters: symbolic values (one, a dict, or a Graph), a target, options. What leaves: a Program, called with inputs by name.
+Invariants: a program specialises itself to the sizes of its inputs on first use, keeps every specialisation, and can say
+why it compiled again; variables are updated in place; every stage of every compilation stays in the trace. ::
+
+    step = compile({"loss": loss}, updates=optimizer.updates(loss, parameters))
+    step(image=x, label=y)["loss"]
+    print(step.trace.table()); print(step.source("llvm"))
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from graphc import interpreter, text
+from graphc.errors import CompileError, GraphError, TargetUnavailable
+from graphc.ir import Graph, Node
+from graphc.loops.ir import LoopProgram
+from graphc.loops.text import print_program
+from graphc.specialise import specialise
+from graphc.trace import Observer, Stage, Trace
+from graphc.verify import verify
+from passes import GRAPH_PIPELINE, LAYOUT
+from passes.fuse import fuse
+from passes.lower import lower
+from passes.memory import plan_memory
+from passes.schedule import schedule_program
+
+Target: TypeAlias = Literal["interpreter", "cpu", "cuda"]
+Check: TypeAlias = Literal["off", "verify", "every-pass"]
+
+
+class Executable(Protocol):
+    """What a target makes of a loop program."""
+
+    compile_seconds: float
+    cache: str
+
+    def run(self, arrays: Sequence[np.ndarray]) -> None:
+        """Run on arrays for the program's inputs, parameters and outputs, in the order of ``LoopProgram.role``."""
+        ...
+
+    def source(self, stage: str) -> str:
+        """Text of a stage of the target ("llvm", "asm", "cuda")."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile; equal options share nothing but mean the same code."""
+
+    target: Target = "cpu"
+    threads: int = 1
+    check: Check = "verify"
+    cache: bool = True
+    strict: bool = False
+    fuse: bool = True
+    vector_bits: int | None = None
+
+
+@dataclass
+class Specialisation:
+    """A program compiled for one set of sizes."""
+
+    sizes: Mapping[str, int]
+    graph: Graph
+    trace: Trace
+    reason: str
+    loops: LoopProgram | None = None
+    executable: Executable | None = None
+    seconds: float = 0.0
+    types: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = field(default_factory=dict)
+    variables: list[np.ndarray] = field(default_factory=list)
+    results: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = field(default_factory=list)
+
+
+class Program:
+    """A compiled graph: call it with its inputs by name.
+
+    Attributes:
+        graph: as declared. options: as given.
+        trace: the stages of the latest compilation.
+
+    Raises (when called):
+        InputError: a missing, extra, misshapen or ill-typed input. IndexRangeError: an index out of range.
+        NonFiniteError: a NaN or infinity, with ``strict=True``.
+
+    >>> from graphc.ops import input
+    >>> x = input("x", (3,)); double = compile(x + x, target="interpreter")
+    >>> double(x=np.float32([1, 2, 3])).tolist()
+    [2.0, 4.0, 6.0]
+    """
+
+    def __init__(self, graph: Graph, options: Options, single: bool, observers: Sequence[Observer] = ()) -> None:
+        verify(graph)
+        self.graph = graph
+        self.options = options
+        self._single = single
+        self._observers = list(observers)
+        self._lock = threading.RLock()
+        self._specialisations: dict[tuple[Any, ...], Specialisation] = {}
+        self._by_shapes: dict[tuple[Any, ...], Specialisation] = {}
+        self._latest: Specialisation | None = None
+        self._names = tuple(n.name for n in graph.inputs)
+        self._expected = frozenset(self._names)
+        if not graph.symbols:
+            self.specialise({})
+
+    # --- calling ---------------------------------------------------------------------------------------------------
+
+    def __call__(self, /, **inputs: Any) -> Any:
+        """Run once; returns the outputs by name (or the value itself if one node was compiled)."""
+        arrays, found = self._fast_inputs(inputs)
+        if found is None:
+            arrays, sizes = interpreter.check_inputs(self.graph, inputs)
+            found = self.specialise(sizes)
+            arrays = {n: np.ascontiguousarray(a) for n, a in arrays.items()}
+        outputs = self._run(found, arrays)
+        return next(iter(outputs.values())) if self._single else outputs
+
+    def _fast_inputs(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], Specialisation | None]:
+        """The usual call: contiguous arrays of a known specialisation. Anything else goes the explaining way."""
+        if inputs.keys() != self._expected:
+            return {}, None
+        try:
+            key = tuple(inputs[n].shape for n in self._names)
+        except AttributeError:
+            return {}, None
+        found = self._by_shapes.get(key)
+        if found is None:
+            return {}, None
+        for name in self._names:
+            array = inputs[name]
+            expected = found.types[name][0]
+            if type(array) is not np.ndarray or array.dtype != expected or not array.flags.c_contiguous:
+                return {}, None
+        return dict(inputs), found
+
+    def _run(self, found: Specialisation, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.options.strict or found.executable is None:
+            outputs, updates = interpreter.run_with_updates(found.graph, dict(arrays), strict=self.options.strict)
+            for variable, value in updates.items():
+                variable.value = value
+            return outputs
+        results = {name: np.empty(shape, dtype) for name, shape, dtype in found.results}
+        found.executable.run([*(arrays[n] for n in self._names), *found.variables, *results.values()])
+        return results
+
+    # --- compiling -------------------------------------------------------------------------------------------------
+
+    def specialise(self, sizes: Mapping[str, int]) -> Specialisation:
+        """Compile for these sizes of the symbolic dimensions (once; later calls return the same object)."""
+        key = tuple(sorted(sizes.items()))
+        with self._lock:
+            found = self._specialisations.get(key)
+            if found is None:
+                found = self._compile(dict(sizes))
+                self._specialisations[key] = found
+                self._by_shapes[tuple(found.types[n][1] for n in self._names)] = found
+            self._latest = found
+            return found
+
+    def _compile(self, sizes: dict[str, int]) -> Specialisation:
+        start = perf_counter()
+        trace = Trace(observers=list(self._observers))
+        graph = specialise(self.graph, sizes)
+        trace.add(Stage("declared", graph, perf_counter() - start, len(graph), len(graph)))
+        made = Specialisation(sizes, graph, trace, self._reason(sizes))
+        made.types = {n.name: (n.dtype.numpy, n.type.static_shape) for n in graph.inputs}
+        if self.options.target != "interpreter":
+            made.loops = build_loops(graph, self.options, trace)
+            made.executable = _execute(made.loops, self.options, trace)
+            made.variables = [slot.variable.value for slot in made.loops.role("parameter")]
+            made.results = [
+                (name, node.type.static_shape, node.dtype.numpy) for name, node in graph.outputs.items()
+            ]  # fmt: skip
+        made.seconds = perf_counter() - start
+        return made
+
+    def _reason(self, sizes: Mapping[str, int]) -> str:
+        if not self._specialisations:
+            return "first use"
+        before = list(self._specialisations.values())[-1].sizes
+        changed = [f"{k} is {v}, was {before.get(k)}" for k, v in sizes.items() if before.get(k) != v]
+        return "; ".join(changed) or "other sizes"
+
+    # --- looking inside --------------------------------------------------------------------------------------------
+
+    @property
+    def trace(self) -> Trace:
+        """The stages of the latest specialisation."""
+        return self._current().trace
+
+    @property
+    def loops(self) -> LoopProgram:
+        """The scheduled loop program of the latest specialisation.
+
+        Raises:
+            CompileError: the interpreter target has none.
+        """
+        loops = self._current().loops
+        if loops is None:
+            raise CompileError("the interpreter target has no loops", help='compile with target="cpu"')
+        return loops
+
+    @property
+    def specialisations(self) -> tuple[Specialisation, ...]:
+        """Every specialisation with the reason it was compiled."""
+        return tuple(self._specialisations.values())
+
+    def source(self, stage: str = "graph") -> str:
+        """Text of one level: "graph" (declared), "simplified", "loops", "llvm", "asm" or "cuda".
+
+        Raises:
+            GraphError: no such level.
+        """
+        if stage == "graph":
+            return text.print_graph(self.graph)
+        if stage == "simplified":
+            return self.trace.stage(GRAPH_PIPELINE[-1].name).text()
+        current = self._current()
+        if stage == "loops":
+            return print_program(self.loops)
+        if stage == "cuda" and self.options.target != "cuda":
+            return cuda_source(current.graph, self.options)
+        if stage in ("llvm", "asm", "cuda") and current.executable is not None:
+            return current.executable.source(stage)
+        raise GraphError(f"no source level {stage!r}", help="choose graph, simplified, loops, llvm, asm or cuda")
+
+    def profile(self, repeats: int = 20, **inputs: Any) -> Profile:
+        """Time every kernel on the given inputs (zeros and the variables' present values where none are given).
+
+        Variables keep their values. See :class:`Profile`.
+        """
+        return _profile(self, repeats, inputs)
+
+    def _current(self) -> Specialisation:
+        if self._latest is None:
+            symbols = ", ".join(sorted(self.graph.symbols))
+            raise GraphError(
+                f"the program has not been compiled yet: it does not know {symbols}",
+                help=f"call it once, or program.specialise({{{', '.join(f'{s!r}: 128' for s in sorted(self.graph.symbols))}}})",
+            )
+        return self._latest
+
+    def _repr_svg_(self) -> str:
+        import importlib
+
+        return str(importlib.import_module("viz").to_svg(self.graph))
+
+    def __repr__(self) -> str:
+        return f"<Program {self.graph.name} for {self.options.target}: {len(self._specialisations)} specialisations>"
+
+
+def compile(
+    outputs: Node | Mapping[str, Node] | Graph,
+    *,
+    target: Target = "cpu",
+    updates: Mapping[Node, Node] | None = None,
+    threads: int | None = None,
+    check: Check = "verify",
+    cache: bool = True,
+    strict: bool = False,
+    fuse: bool = True,
+    vector_bits: int | None = None,
+    name: str = "program",
+    observers: Sequence[Observer] = (),
+) -> Program:
+    """Compile symbolic values to a program.
+
+    Args:
+        outputs: one value, values by name, or a Graph.
+        target: "cpu" (LLVM), "cuda" (needs a GPU to run; see ``cuda_source``), or "interpreter" (NumPy, the oracle).
+        updates: parameter -> its next value, written after all reads.
+        threads: worker threads of the cpu target (default: the processors this process may use).
+        check: "verify" checks the IR after every pass; "every-pass" also runs it on data and names a guilty pass.
+        cache: whether machine code is kept on disk for later processes.
+        strict: stop with the user's line at the first NaN or infinity (runs on the interpreter).
+        fuse: False gives one kernel a node, to see what fusion is worth.
+        vector_bits: 128, 256 or 512 instead of the host's width.
+
+    Raises:
+        GraphError: an unknown target, or outputs that are no symbolic values. TargetUnavailable: no toolchain or device.
+
+    >>> from graphc.ops import input
+    >>> import numpy as np
+    >>> x = input("x", ("n",))
+    >>> float(compile((x * x).sum())(x=np.float32([1, 2, 3])))
+    14.0
+    """
+    if target not in ("interpreter", "cpu", "cuda"):
+        raise GraphError(f"unknown target {target!r}", help='choose "cpu", "interpreter" or "cuda"')
+    graph, single = as_graph(outputs, updates, name)
+    chosen = threads if threads is not None else default_threads()
+    if chosen < 1:
+        raise GraphError(f"threads must be at least 1, got {chosen}")
+    options = Options(target, chosen, check, cache, strict, fuse, vector_bits)
+    return Program(graph, options, single, observers)
+
+
+def as_graph(outputs: Any, updates: Mapping[Node, Node] | None, name: str) -> tuple[Graph, bool]:
+    """A Graph from what :func:`compile` takes, and whether a single value was given."""
+    if isinstance(outputs, Graph):
+        if updates:
+            raise GraphError("updates are part of the graph already", help="give them to Graph(..., updates=...)")
+        return outputs, False
+    single = isinstance(outputs, Node)
+    named: Any = {"result": outputs} if single else outputs
+    if not isinstance(named, Mapping) or not all(isinstance(v, Node) for v in named.values()):
+        raise GraphError(
+            f"cannot compile {type(outputs).__name__}", help="give a symbolic value, a dict of them, or a Graph"
+        )
+    for parameter in updates or {}:
+        if parameter.op.name != "parameter":
+            raise GraphError(f"{parameter!r} cannot be updated: it is no parameter", source=parameter.source)
+    return Graph(name, dict(named), dict(updates or {})), single
+
+
+def default_threads() -> int:
+    """GRAPHC_THREADS if set, else the processors this process may run on."""
+    wanted = os.environ.get("GRAPHC_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def optimise(graph: Graph, trace: Trace, *, check: Check = "verify") -> Graph:
+    """The graph-to-graph pipeline on a static graph, recorded in ``trace``."""
+    return GRAPH_PIPELINE.run(graph, check=check, trace=trace)
+
+
+def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
+    """Everything between a static graph and a target's loop program: optimise, lay out, fuse, lower, plan, schedule."""
+    graph = optimise(graph, trace, check=options.check)
+    graph = LAYOUT.run(graph, check=options.check, trace=trace)
+    fusion = _timed(trace, "fuse", lambda context: fuse(graph, context, enabled=options.fuse), len(graph))
+    loops = _timed(trace, "lower", lambda context: lower(fusion, context), len(fusion.groups))
+    loops = _timed(trace, "plan memory", lambda context: plan_memory(loops), len(loops.launches))
+    if options.target == "cpu":
+        loops = _timed(
+            trace, "schedule", lambda context: schedule_program(loops, cpu_vector(options), options.threads),
+            len(loops.launches),
+        )  # fmt: skip
+    return loops
+
+
+def _timed(trace: Trace, name: str, run: Callable[[Any], Any], before: int) -> Any:
+    from graphc.trace import Context
+
+    context = Context(name)
+    start = perf_counter()
+    artifact = run(context)
+    seconds = perf_counter() - start
+    after = len(artifact.launches) if isinstance(artifact, LoopProgram) else len(artifact.groups)
+    shown = LoopStage(artifact) if isinstance(artifact, LoopProgram) else artifact
+    trace.add(Stage(name, shown, seconds, before, after, context.firings, context.refusals))
+    return artifact
+
+
+@dataclass(frozen=True)
+class LoopStage:
+    """A loop program in the trace, with its text form."""
+
+    program: LoopProgram
+
+    def text(self) -> str:
+        return print_program(self.program)
+
+
+def cpu_vector(options: Options) -> Any:
+    """The vector unit to compile for."""
+    from graphc.targets.cpu.host import vector_target
+
+    return vector_target(options.vector_bits)
+
+
+def _execute(loops: LoopProgram, options: Options, trace: Trace) -> Executable:
+    if options.target == "cuda":
+        from graphc.targets.cuda import compile_program as compile_cuda
+
+        return compile_cuda(loops)
+    from graphc.targets.cpu.program import CpuOptions, compile_program
+
+    start = perf_counter()
+    executable = compile_program(
+        loops, CpuOptions(threads=options.threads, vector=cpu_vector(options), cache=options.cache)
+    )
+    count = len(loops.kernels)
+    trace.add(Stage("machine code", f"{count} kernels, cache {executable.cache}", perf_counter() - start, count, count))
+    return executable
+
+
+def cuda_source(graph: Graph, options: Options) -> str:
+    """The graph as one CUDA C++ file; needs neither a GPU nor a compiler."""
+    from graphc.targets.cuda import program_source
+
+    return program_source(build_loops(graph, replace(options, target="cuda"), Trace()))
+
+
+# --- profile -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """One launch: its kernel, median seconds, bytes it reads and writes, and the user's lines behind it."""
+
+    kernel: str
+    seconds: float
+    bytes: int
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Kernel times of a program, slowest first in :meth:`table`."""
+
+    rows: tuple[ProfileRow, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(r.seconds for r in self.rows)
+
+    def table(self) -> str:
+        """Rows as text: microseconds, share, GB/s, the user's lines."""
+        total = self.seconds or 1.0
+        lines = [f"{'kernel':32} {'us':>9} {'share':>6} {'GB/s':>7}  from"]
+        for r in sorted(self.rows, key=lambda r: -r.seconds):
+            rate = r.bytes / r.seconds / 1e9 if r.seconds else 0.0
+            lines.append(
+                f"{r.kernel:32} {r.seconds * 1e6:9.1f} {r.seconds / total:6.1%} {rate:7.2f}  {', '.join(r.sources[:3])}"
+            )
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def _profile(program: Program, repeats: int, inputs: Mapping[str, Any]) -> Profile:
+    current = program._current()
+    loops = program.loops
+    if program.options.target != "cpu":
+        raise TargetUnavailable("profiles are made on the cpu target", help='compile with target="cpu"')
+    given = {n: np.ascontiguousarray(inputs[n]) for n in inputs}
+    for name, (dtype, shape) in current.types.items():
+        given.setdefault(name, np.zeros(shape, dtype))
+    saved = [v.copy() for v in current.variables]
+    results = [np.empty(shape, dtype) for _, shape, dtype in current.results]
+    assert current.executable is not None
+    times = current.executable.time_launches(  # type: ignore[attr-defined]
+        [*(given[n] for n in program._names), *current.variables, *results], repeats
+    )
+    for array, old in zip(current.variables, saved, strict=True):
+        array[...] = old
+    rows = []
+    for launch, seconds in zip(loops.launches, times, strict=True):
+        kernel = loops.kernels[launch.kernel]
+        lines = dict.fromkeys(str(n.source) for n in kernel.nodes if n.source)
+        size = sum(loops.buffers[b].type.nbytes for b in launch.buffers)
+        rows.append(ProfileRow(launch.kernel, seconds, size, tuple(lines)))
+    return Profile(tuple(rows))
+
+
+__all__ = [
+    "Options",
+    "Profile",
+    "Program",
+    "Specialisation",
+    "as_graph",
+    "build_loops",
+    "compile",
+    "cuda_source",
+    "optimise",
+]

@@ -1,0 +1,115 @@
+"""Kernels of the template ops: pad, concatenate, cumsum, scatter_add. They write their result to memory themselves.
+
+What enters: the node, its operands' buffers and its result's buffer. What leaves: a kernel body of plain serial nests and
+the axis sizes of its guard sites. Invariant: every element of the result is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from graphc.ir import Node
+from graphc.loops import ir
+from graphc.loops.index import Index, Value, Var
+from graphc.types import int64
+from passes.access import loop_variables
+
+
+@dataclass(frozen=True)
+class TemplateKernel:
+    """A body, and the axis size behind each guard site."""
+
+    body: tuple[ir.Stmt, ...]
+    extents: tuple[int, ...] = ()
+
+
+Template: TypeAlias = Callable[[Node, list[ir.Buffer], ir.Buffer], TemplateKernel]
+
+
+def nest(variables: tuple[Var, ...], body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
+    """``body`` inside serial loops over ``variables``, the first outermost."""
+    for var in reversed(variables):
+        body = (ir.For(var, "serial", body),)
+    return body
+
+
+def _indices(variables: tuple[Var, ...]) -> tuple[Index, ...]:
+    return tuple(Index.of(v) for v in variables)
+
+
+def _copy(source: ir.Buffer, target: ir.Buffer, offset: tuple[int, ...], node: Node) -> tuple[ir.Stmt, ...]:
+    """Copy all of ``source`` to ``target`` at an offset."""
+    variables = loop_variables(source.shape)
+    index = _indices(variables)
+    moved = tuple(i + o for i, o in zip(index, offset, strict=True))
+    load = ir.Load("v0", source.name, index, source.dtype, nodes=(node,))
+    return nest(variables, (load, ir.Store(target.name, moved, "v0", nodes=(node,))))
+
+
+def pad(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateKernel:
+    """Fill the result with the padding value, then copy the operand into its place."""
+    low = tuple(node.attrs["low"])
+    variables = loop_variables(target.shape)
+    literal = ir.Lit(target.dtype.numpy.type(node.attrs["value"]).item(), target.dtype)
+    fill = nest(variables, (ir.Store(target.name, _indices(variables), literal, nodes=(node,)),))
+    return TemplateKernel(fill + _copy(sources[0], target, low, node))
+
+
+def concatenate(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateKernel:
+    """Copy the operands one after the other along the axis."""
+    axis = node.attrs["axis"]
+    body: tuple[ir.Stmt, ...] = ()
+    start = 0
+    for source in sources:
+        offset = tuple(start if a == axis else 0 for a in range(len(target.shape)))
+        body += _copy(source, target, offset, node)
+        start += source.shape[axis]
+    return TemplateKernel(body)
+
+
+def cumsum(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateKernel:
+    """A running sum along the axis, read after each accumulate."""
+    axis = node.attrs["axis"]
+    variables = loop_variables(target.shape)
+    run = variables[axis]
+    index = list(_indices(variables))
+    if node.attrs.get("reverse", False):
+        index[axis] = -index[axis] + (run.extent - 1)
+    place = tuple(index)
+    body: tuple[ir.Stmt, ...] = (
+        ir.Load("v0", sources[0].name, place, target.dtype, nodes=(node,)),
+        ir.Accumulate("a0", "v0", (node,)),
+        ir.ReadAccumulator("v1", "a0", target.dtype, (node,)),
+        ir.Store(target.name, place, "v1", nodes=(node,)),
+    )
+    scan = (ir.Accumulator("a0", "add", target.dtype, (node,)), ir.For(run, "serial", body))
+    return TemplateKernel(nest(variables[:axis] + variables[axis + 1 :], scan))
+
+
+def scatter_add(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateKernel:
+    """Copy the operand, then add each slice of the updates at its index; repeated indices add up in order.
+
+    ``updates`` has the operand's shape with the axis replaced by the shape of ``indices`` (NumPy's ``add.at``).
+    """
+    operand, indices, updates = sources
+    axis = node.attrs["axis"]
+    rank = len(indices.shape)
+    variables = loop_variables(updates.shape)
+    index = _indices(variables)
+    extent = target.shape[axis]
+    place = (*index[:axis], Index.of(Value("g0", extent)), *index[axis + rank :])
+    body: tuple[ir.Stmt, ...] = (
+        ir.Load("v0", indices.name, index[axis : axis + rank], indices.dtype, nodes=(node,)),
+        ir.Guard("g0", "v0", indices.dtype, extent, 0, int64, (node,)),
+        ir.Load("v1", updates.name, index, updates.dtype, nodes=(node,)),
+        ir.Store(target.name, place, "v1", "add", nodes=(node,)),
+    )
+    zero = (0,) * len(target.shape)
+    return TemplateKernel(_copy(operand, target, zero, node) + nest(variables, body), (extent,))
+
+
+TEMPLATES: Mapping[str, Template] = {
+    "pad": pad, "concatenate": concatenate, "cumsum": cumsum, "scatter_add": scatter_add,
+}  # fmt: skip
