@@ -1,7 +1,7 @@
 """The interpreter: runs a graph with NumPy, node by node. It is the oracle of every target.
 
-What enters: a Graph and arrays by name. What leaves: arrays by output name, and new values of updated variables (which it
-returns and never writes). Invariant: an op's value is what its ``reference`` says on arrays of exactly the node's type;
+What enters: a Graph and arrays by name. What leaves: arrays by output name, and new values of updated variables (which
+it returns and never writes). Invariant: an op's value is what its ``reference`` says on arrays of exactly the node's type;
 symbolic sizes are bound by the inputs and the graph is specialised first. Values are freed after their last use.
 
 >>> from graphc.ops.sources import input
@@ -107,7 +107,8 @@ def _value(node: Node, values: Mapping[Node, np.ndarray], arrays: Mapping[str, n
             raise
         message = getattr(error, "message", str(error))
         message = message if message.startswith(node.op.name) else f"{node.op.name}: {message}"
-        raise IndexRangeError(message, source=node.source, token=node.op.name, help=getattr(error, "help", None)) from error
+        help_ = getattr(error, "help", None)
+        raise IndexRangeError(message, source=node.source, token=node.op.name, help=help_) from error
     if value.dtype != node.dtype.numpy or value.shape != node.shape:
         raise VerifyError(
             f"the reference of {node.op.name} gave {value.dtype}{list(value.shape)} for {node.type}",
@@ -141,8 +142,8 @@ def _non_finite(node: Node, value: np.ndarray, values: Mapping[Node, np.ndarray]
 def check_inputs(graph: Graph, arrays: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Arrays of the declared types, and the symbolic sizes that they bind.
 
-    Anything with ``__array__`` or ``__dlpack__`` is taken. NumPy arrays must have the declared dtype; Python numbers and
-    lists are cast within their kind (and from int to float).
+    Anything with ``__array__`` or ``__dlpack__`` is taken. NumPy arrays must have the declared dtype; Python numbers
+    and lists are cast within their kind (and from int to float).
 
     Raises:
         InputError: a name is missing or unknown, a dtype or shape is wrong, or two inputs disagree on a size.
@@ -153,13 +154,15 @@ def check_inputs(graph: Graph, arrays: Mapping[str, Any]) -> tuple[dict[str, np.
         first = declared[missing[0]]
         raise InputError(
             f"graph {graph.name} misses input{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
-            notes=tuple(f"{n}: {declared[n].type}{_where(declared[n])}" for n in missing), help=f"pass {first.name}=...",
+            notes=tuple(f"{n}: {declared[n].type}{_where(declared[n])}" for n in missing),
+            help=f"pass {first.name}=...",
         )  # fmt: skip
     for name in arrays:
         if name not in declared:
             near = difflib.get_close_matches(name, declared, 1)
             known = f"its inputs are: {', '.join(declared) or 'none'}"
-            raise InputError(f"graph {graph.name} has no input {name!r}", help=f"did you mean {near[0]}?" if near else known)
+            mend = f"did you mean {near[0]}?" if near else known
+            raise InputError(f"graph {graph.name} has no input {name!r}", help=mend)
     result = {name: _array(node, arrays[name]) for name, node in declared.items()}
     return result, _bind(declared, result)
 
@@ -224,7 +227,7 @@ def _bind(declared: Mapping[str, Node], arrays: Mapping[str, np.ndarray]) -> dic
 
 
 def _solve(want: Dim, got: int) -> tuple[str, int] | None:
-    """The symbol of ``c*symbol + k`` and its value for a size (-1: none fits); None for numbers and other polynomials."""
+    """The symbol of ``c*symbol + k`` and its value for a size (-1: none fits); None for all other dimensions."""
     if isinstance(want, int) or len(want.names) != 1:
         return None
     terms = dict(want.terms)

@@ -12,7 +12,7 @@ Grammar (one statement a line; ``#`` begins a comment, and ``# file:line`` is th
     type     = dtype "[" [dim {"," dim}] "]"        f32[4*batch+2,784]
     attr     = int | float | True | False | None | string | dtype | type | dim | "<" dim ">" | "(" {attr ","} ")"
 
-Invariant: the result is well typed, as every node is checked against its op's type rule. Parsing is iterative and linear.
+Invariant: the result is well typed: every node is checked against its op's type rule. Parsing is iterative and linear.
 """
 
 from __future__ import annotations
@@ -113,8 +113,13 @@ class _Line:
         begin = max(0, column - 60)
         shown = self.text[begin : column + 60].rstrip("\n")
         raise ParseError(
-            f"line {self.number}, column {column + 1}: {message}{got}\n  {shown}\n  {' ' * (column - begin)}^", help=help
+            f"line {self.number}, column {column + 1}: {message}{got}\n  {shown}\n  {' ' * (column - begin)}^",
+            help=help,
         )
+
+
+def _zeros(shape: tuple[int, ...], dtype: DType, name: str) -> np.ndarray:
+    return np.zeros(shape, dtype.numpy)
 
 
 class _Parser:
@@ -234,7 +239,7 @@ class _Parser:
         if known is None:
             if not type_.is_static:
                 line.fail(f"parameter {name} has a symbolic size", back=1)
-            known = self.made[name] = Variable(name, type_, lambda shape, dtype, _: np.zeros(shape, dtype.numpy), trainable)
+            known = self.made[name] = Variable(name, type_, _zeros, trainable)
         if known.type != type_:
             line.fail(f"parameter {name} is {known.type}, not {type_}", back=1)
         return known
@@ -281,7 +286,8 @@ class _Parser:
         found = _SOURCE.match(line.comment) if line.comment else None
         if found is None:
             return None
-        return Source(found["file"], int(found["line"]), tuple((found["scope"] or "").split("/")) if found["scope"] else ())
+        scope = tuple(found["scope"].split("/")) if found["scope"] else ()
+        return Source(found["file"], int(found["line"]), scope)
 
     def attributes(self, line: _Line) -> dict[str, Any]:
         attrs: dict[str, Any] = {}
@@ -351,7 +357,7 @@ class _Parser:
                     line.expect(",")
             return tuple(items)
         if line.accept("&"):
-            line.fail(f"the function {line.peek()} is Python code, which text does not hold", help="expand the graph first")
+            line.fail(f"the function {line.peek()} is Python code, which text does not hold", help="expand first")
         if line.accept("<"):
             size = self.dim(line)
             line.expect(">")

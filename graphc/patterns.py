@@ -13,10 +13,10 @@ its replacement has the root's type. ::
         return mul(x, 0), 0                        # the replacement becomes a broadcast 0 of the root's type
 
     @rule("exact", types={"x": "f64[4,5]"})
-    def log_of_softmax(x, *, axis=1):              # keyword-only: an attribute; its default is the example that is traced
+    def log_of_softmax(x, *, axis=1):              # keyword-only: an attribute; its default is the traced example
         return log(softmax(x, axis=axis)), log_softmax(x, axis=axis)
 
-    @rule("exact", on="reshape")                   # procedural, where a pattern cannot say it: root -> replacement or None
+    @rule("exact", on="reshape")                   # procedural, where a pattern cannot say it; None declines
     def reshape_reshape(node):
         "reshape(reshape(x)) -> reshape(x)"
         ...
@@ -52,7 +52,7 @@ Replacement: TypeAlias = Node | float | int | bool | None
 
 @dataclass(frozen=True)
 class Match:
-    """A rule that fits a root: variables -> nodes (attributes -> values), and every node the pattern read, root first."""
+    """A rule that fits a root: variables -> nodes (attributes -> values), and the nodes that were read, root first."""
 
     bindings: Mapping[str, Any]
     nodes: tuple[Node, ...]
@@ -129,7 +129,8 @@ class Rule:
         if self.on:
             return f"{self.doc or self.name} [{self.kind}]"
         traced = self._traced
-        right = _render(traced, traced.replacement) if isinstance(traced.replacement, Node) else f"{traced.replacement:g}"
+        made = traced.replacement
+        right = _render(traced, made) if isinstance(made, Node) else f"{made:g}"
         return f"{_render(traced, traced.pattern)} -> {right} [{self.kind}]"
 
     def latex(self) -> str:
@@ -137,7 +138,8 @@ class Rule:
         if self.on:
             return rf"\text{{{self.doc or self.name}}}"
         traced = self._traced
-        right = _latex(traced, traced.replacement) if isinstance(traced.replacement, Node) else f"{traced.replacement:g}"
+        made = traced.replacement
+        right = _latex(traced, made) if isinstance(made, Node) else f"{made:g}"
         return rf"{_latex(traced, traced.pattern)} \to {right}"
 
 

@@ -4,7 +4,7 @@ What enters: a graph over ``batch`` and the like, and sizes. What leaves: the gr
 attributes substituted, and ``size(batch)`` nodes turned into constants. Invariant: nodes correspond one to one, with
 their names, sources and origins; a graph without those symbols comes back as the same object.
 
-    %0: f32[batch,10] = broadcast(%b) {shape=(batch, 10)}    -- batch=32 -->   %0: f32[32,10] = broadcast(%b) {shape=(32, 10)}
+    %0: f32[n,10] = broadcast(%b) {shape=(n, 10)}    -- n = 32 -->    %0: f32[32,10] = broadcast(%b) {shape=(32, 10)}
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The record of a compilation: a :class:`Stage` a pass, with every rule that fired and every refusal and its reason.
 
-What enters: passes report to their :class:`Context`. What leaves: a :class:`Trace` that pictures, reports and tests read.
+What enters: passes report to their :class:`Context`. What leaves: a :class:`Trace` for pictures, reports and tests.
 Invariant: a stage holds the artifact as it was after its pass; artifacts are immutable, so old stages stay true.
 
 >>> trace = Trace(); trace.add(Stage("parse", "text", 0.001, 3, 2)); trace.stage("parse").nodes_after
@@ -110,9 +110,9 @@ class Trace:
         """
         header = ("stage", "ms", "before", "after", "fired", "refused")
         rows = [
-            (s.name, f"{s.seconds * 1e3:.2f}", str(s.nodes_before), str(s.nodes_after), str(len(s.firings)), str(len(s.refusals)))
+            (s.name, f"{s.seconds * 1e3:.2f}", *map(str, (s.nodes_before, s.nodes_after, len(s.firings), len(s.refusals))))
             for s in self.stages
-        ]  # fmt: skip
+        ]
         widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         widths[1] = max(widths[1], 6)
         lines = []

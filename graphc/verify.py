@@ -8,9 +8,9 @@ offender between its neighbours::
           %1: f32[3] = tanh(%0)
        >  %2: f32[4] = exp(%1)
 
-Checked: operands are nodes that come before their users (no cycle, nothing foreign); types are what the op's rule gives;
-attributes are values that hash and print; inputs and parameters agree with their declarations; names are unique; updates
-go to parameters, once each, with their types.
+Checked: operands are nodes that come before their users (no cycle, nothing foreign); types are what the op's rule
+gives; attributes are values that hash and print; inputs and parameters agree with their declarations; names are unique;
+updates go to parameters, once each, with their types.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Verifier:
                     raise VerifyError(f"{role} {key} of graph {graph.name} is {type(node).__name__}, not a Node")
         for name in graph.outputs:
             if not isinstance(name, str) or not name:
-                raise VerifyError(f"an output of graph {graph.name} is named {name!r}", help="names are non-empty strings")
+                raise VerifyError(f"an output of graph {graph.name} is named {name!r}", help="use a non-empty string")
         for node in graph.declared_inputs:
             if not isinstance(node, Node) or node.op.name != "input":
                 raise VerifyError(f"graph {graph.name} declares {node!r} as an input, which it is not")

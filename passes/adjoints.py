@@ -18,7 +18,6 @@ from graphc.ops.declare import Custom, NotDifferentiable, Partials, Transpose, Z
 from graphc.patterns import literal
 from passes.structure import aliases, bounded_order, carries, no_path, require_float
 
-
 # ops whose cotangents are exact zeros where the other branch was taken
 _SELECTS = ("where", "chain_product")
 

@@ -1,7 +1,7 @@
 r"""Symbolic differentiation: values in, values out, by reverse and forward accumulation over the DAG.
 
-What enters: scalar ``y`` (or outputs with cotangents) and the values ``wrt`` which. What leaves: new nodes, which can be
-printed, drawn, optimised and differentiated again. ::
+What enters: scalar ``y`` (or outputs with cotangents) and the values ``wrt`` which. What leaves: new nodes, which can
+be printed, drawn, optimised and differentiated again. ::
 
     %0: f32[n] = exp(%x)                            d sum(exp(x)) / dx:
     %1: f32[] = sum(%0) {axes=(0,)}        -->        %3: f32[n] = broadcast(1.0) {shape=(n,)}     vjp:sum
@@ -9,15 +9,15 @@ printed, drawn, optimised and differentiated again. ::
 
 Invariants: every node that is made knows the rule that made it (``vjp:exp``, ``jvp:matmul``, ``accumulate``) and its
 primal; only nodes on a path from ``wrt`` to ``y`` are visited, each once, so shared subgraphs are differentiated once
-(linear time); nothing recurses over the graph. A derivative is the op's own data (:mod:`graphc.ops.declare`); composites
-without one are differentiated through their expansion.
+(linear time); nothing recurses over the graph. A derivative is the op's own data (:mod:`graphc.ops.declare`);
+composites without one are differentiated through their expansion.
 
 Conventions: a ``wrt`` on which ``y`` does not depend has derivative zero. All reads of one variable count as one value.
 No NaN leaks out of the branch that a ``where`` did not take: behind it, products with cotangents are ``chain_product``,
 in which an exact zero wins. (A matmul behind a ``where`` still mixes rows: mask its operands instead.)
 
-Method: reverse accumulation after Speelpenning (1980), as in Griewank & Walther, *Evaluating Derivatives*, 2nd ed., 2008,
-chapters 3 and 4.
+Method: reverse accumulation after Speelpenning (1980), as in Griewank & Walther, *Evaluating Derivatives*, 2nd ed.,
+2008, chapters 3 and 4.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def vjp(outputs: Wrt, wrt: Wrt, cotangents: Any) -> Any:
     Args:
         outputs: a node, or a list, tuple or dict of nodes.
         wrt: as in :func:`grad`.
-        cotangents: in the structure of ``outputs``: nodes, arrays or numbers of the outputs' types (scalars are broadcast).
+        cotangents: in the structure of ``outputs``: nodes, arrays or numbers of their types (scalars are broadcast).
 
     Raises:
         DifferentiationError: as :func:`grad`, or a cotangent does not fit its output.

@@ -128,7 +128,7 @@ def aliases(order: Sequence[Node], targets: Sequence[Node]) -> dict[Node, Node]:
 
 
 def no_path(node: Node, reason: str, up: Sequence[Node], down: Sequence[Node]) -> DifferentiationError:
-    """The error for an op without a derivative: ``up`` leads from wrt to the node, ``down`` from the node to the output."""
+    """The error for an op without a derivative: ``up`` leads from wrt to it, ``down`` from it to the output."""
     first, last = up[0] if up else node, down[-1] if down else node
     steps = [label(n) if n is first or n.source is None or n is not node else f"{label(n)} ({n.source.short})"
              for n in (*up, node, *down)]  # fmt: skip
