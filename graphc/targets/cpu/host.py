@@ -127,11 +127,14 @@ def target_machine(target: VectorTarget | None = None, optimize: int = 2) -> llv
     """A fresh llvmlite target machine: position independent, for the JIT, code generation level ``optimize`` (0 to 3).
 
     Level 2 with no pass pipeline is what the measurements recommend; level 0 code is several times slower.
+
+    The small code model reads constants from beside the code; the large one loads each address first, a fifth slower.
+    It needs a linker that keeps a module together (JITLink).
     """
     _initialize()
     target = target or vector_target()
     return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=optimize, reloc="pic", codemodel="jitdefault", jit=True
+        cpu=target.cpu, features=target.features, opt=optimize, reloc="pic", codemodel="small", jit=True
     )
 
 

@@ -31,7 +31,8 @@ from dataclasses import dataclass, field, replace
 __all__ = ["Function", "Loop", "Module", "VType", "float_literal"]
 
 _ELEMENT = {
-    "f32": "float", "f64": "double", "i1": "i1", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "u32": "i32", "u64": "i64",
+    "f32": "float", "f64": "double", "i1": "i1", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64",
+    "u32": "i32", "u64": "i64",
 }  # fmt: skip
 _BITS = {"f32": 32, "f64": 64, "i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "u32": 32, "u64": 64}
 Scalar = float | int | bool
@@ -55,7 +56,8 @@ class VType:
     """A scalar (``lanes == 1``) or a fixed vector of them.
 
     Attributes:
-        scalar: "f32", "f64", "i1", "i8", "i16", "i32", "i64", "u32", "u64" (u and i differ only for who picks instructions).
+        scalar: "f32", "f64", "i1", "i8", "i16", "i32", "i64", "u32", "u64" (u and i differ only for
+            whoever picks instructions).
         lanes: number of elements.
 
     >>> VType("f32").llvm, VType("f64", 4).llvm, VType("f32", 8).mask.llvm, VType("f32", 8).suffix
@@ -246,7 +248,8 @@ class Function:
 
     Args:
         module: it is appended there.
-        parameters: (type, name) pairs; the type may carry attributes (``"ptr noalias nocapture"``). In the body a parameter is ``%name``.
+        parameters: (type, name) pairs; the type may carry attributes (``"ptr noalias"``). In the body a
+            parameter is ``%name``.
         result: result type.
         linkage: ``"internal"``, ``"dllexport"``, ...
         attributes: an attribute group ``#n`` or attribute text.
@@ -403,7 +406,7 @@ class Function:
         return self.emit(f"getelementptr inbounds {element}, ptr {pointer}, i64 {offset}", "q")
 
     def load(self, type: VType, pointer: str, align: int | None = None, suffix: str = "") -> str:
-        """Load; ``align`` is that of one element unless said. ``suffix`` appends metadata (``", !invariant.load !0"``)."""
+        """Load; ``align`` is one element's unless said. ``suffix`` appends metadata (``", !invariant.load !0"``)."""
         return self.emit(f"load {type.llvm}, ptr {pointer}, align {align or type.bytes}{suffix}")
 
     def store(self, type: VType, value: str, pointer: str, align: int | None = None, suffix: str = "") -> None:
@@ -415,9 +418,8 @@ class Function:
         assert type.lanes > 1, "a masked load is of a vector"
         name = f"llvm.masked.load.{type.suffix}.p0"
         self.module.declare(f"declare {type.llvm} @{name}(ptr, {type.mask.llvm}, {type.llvm})")
-        return self.emit(
-            f"call {type.llvm} @{name}(ptr align {type.bytes} {pointer}, {type.mask.llvm} {mask}, {type.llvm} {otherwise})"
-        )
+        where = f"ptr align {type.bytes} {pointer}"
+        return self.emit(f"call {type.llvm} @{name}({where}, {type.mask.llvm} {mask}, {type.llvm} {otherwise})")
 
     def masked_store(self, type: VType, value: str, pointer: str, mask: str) -> None:
         """Store the lanes whose mask bit is set; the others touch no memory."""
@@ -459,7 +461,7 @@ class Function:
         return self.emit(f"call {_name(result)} @{name}({', '.join(f'{_name(t)} {v}' for t, v in arguments)})")
 
     def intrinsic(self, name: str, type: VType, *operands: str) -> str:
-        """``llvm.<name>.<suffix>`` from operands of ``type`` to ``type``: ``sqrt``, ``roundeven``, ``fabs``, ``smin``, ..."""
+        """``llvm.<name>.<suffix>`` from operands of ``type`` to ``type``: ``sqrt``, ``roundeven``, ``smin``, ..."""
         return self.call(f"llvm.{name}.{type.suffix}", type, [(type, operand) for operand in operands])
 
     def fma(self, type: VType, a: str, b: str, c: str) -> str:
@@ -505,7 +507,7 @@ class Function:
         return self.emit(self._reduction("or", VType("i1", lanes), mask))
 
     def reduce(self, kind: str, type: VType, value: str, start: str | None = None) -> str:
-        """Across the lanes: ``add mul and or xor smax smin umax umin`` on integers, ``fadd fmul fmaximum fminimum`` on floats.
+        """Across the lanes: ``add mul and or xor smax smin umax umin`` (integers), ``fadd fmul fmaximum fminimum`` (floats).
 
         ``fadd`` and ``fmul`` are reassociated (a tree); ``start`` is their initial value (0 or 1 unless said).
         """
