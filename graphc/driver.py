@@ -32,7 +32,7 @@ from passes import GRAPH_PIPELINE, LAYOUT
 from passes.fuse import fuse
 from passes.lower import lower
 from passes.memory import plan_memory
-from passes.schedule import schedule_program
+from passes.schedule import schedule_cpu
 
 Target: TypeAlias = Literal["interpreter", "cpu", "cuda"]
 Check: TypeAlias = Literal["off", "verify", "every-pass"]
@@ -122,7 +122,7 @@ class Program:
         if found is None:
             arrays, sizes = interpreter.check_inputs(self.graph, inputs)
             found = self.specialise(sizes)
-            arrays = {n: np.ascontiguousarray(a) for n, a in arrays.items()}
+            arrays = {n: np.asarray(a, order="C") for n, a in arrays.items()}
         outputs = self._run(found, arrays)
         return next(iter(outputs.values())) if self._single else outputs
 
@@ -346,10 +346,19 @@ def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
     loops = _timed(trace, "plan memory", lambda context: plan_memory(loops), len(loops.launches))
     if options.target == "cpu":
         loops = _timed(
-            trace, "schedule", lambda context: schedule_program(loops, cpu_vector(options), options.threads),
+            trace, "schedule", lambda context: schedule(loops, cpu_vector(options).bits, options.threads),
             len(loops.launches),
         )  # fmt: skip
     return loops
+
+
+def schedule(loops: LoopProgram, vector_bits: int, threads: int) -> LoopProgram:
+    """Map every kernel's loops to vectors, register tiles and threads."""
+    kernels = {
+        name: schedule_cpu(kernel, vector_bits=vector_bits, threads=threads).kernel
+        for name, kernel in loops.kernels.items()
+    }
+    return replace(loops, kernels=kernels)
 
 
 def _timed(trace: Trace, name: str, run: Callable[[Any], Any], before: int) -> Any:
@@ -379,7 +388,8 @@ def cpu_vector(options: Options) -> Any:
     """The vector unit to compile for."""
     from graphc.targets.cpu.host import vector_target
 
-    return vector_target(options.vector_bits)
+    level = {512: "avx512", 256: "avx2", 128: "sse4.2"}.get(options.vector_bits or 0)
+    return vector_target(level)
 
 
 def _execute(loops: LoopProgram, options: Options, trace: Trace) -> Executable:
@@ -448,7 +458,7 @@ def _profile(program: Program, repeats: int, inputs: Mapping[str, Any]) -> Profi
     loops = program.loops
     if program.options.target != "cpu":
         raise TargetUnavailable("profiles are made on the cpu target", help='compile with target="cpu"')
-    given = {n: np.ascontiguousarray(inputs[n]) for n in inputs}
+    given = {n: np.asarray(inputs[n], order="C") for n in inputs}
     for name, (dtype, shape) in current.types.items():
         given.setdefault(name, np.zeros(shape, dtype))
     saved = [v.copy() for v in current.variables]

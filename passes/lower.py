@@ -325,6 +325,8 @@ class _GroupLowering:
                 return name
             case declare.Movement():
                 return self.operands(node, index)[0]
+            case declare.Literal(value_of):
+                return ir.Lit(node.dtype.numpy.type(value_of(node)).item(), node.dtype)
             case declare.Iota():
                 return self.iota(node, index, body)
             case declare.Reduction(combiner):
@@ -343,6 +345,10 @@ class _GroupLowering:
     def load(self, node: Node, index: IndexTuple) -> ir.Operand:
         if node.op.name == "constant" and node.ndim == 0:
             return ir.Lit(node.attrs["value"].item(), node.dtype)
+        if 0 in node.type.static_shape:
+            return ir.Lit(
+                node.dtype.numpy.type(0).item(), node.dtype
+            )  # there is no element: the loops around are empty
         buffer = self.params.use(node, "in")
         scope = self.scope_of(index)
         scope.body.append(ir.Load(name := self.fresh(), buffer.name, index, node.dtype, nodes=(node,)))
