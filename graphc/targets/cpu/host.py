@@ -128,7 +128,7 @@ def target_machine(target: VectorTarget | None = None, optimize: int = 2) -> llv
 
     Level 2 with no pass pipeline is what the measurements recommend; level 0 code is several times slower.
 
-    The small code model reads constants from beside the code; the large one loads each address first, a fifth slower.
+    The small code model reads constants from beside the code; the large one loads each address first.
     It needs a linker that keeps a module together (JITLink).
     """
     _initialize()

@@ -1,11 +1,11 @@
 """Polynomial coefficients of :mod:`.vector_math`, constant term first, and two constants to many digits.
 
-What enters: nothing. What leaves: tuples of floats. Invariant: each table's stated error is that of the polynomial with
+What enters: nothing. What leaves: tuples of floats. Invariant: each float32 table states the error of the polynomial with
 the rounded coefficients below, evaluated exactly, relative to the function's result; rounding while evaluating comes on top.
 
 Method: Remez exchange in 180-bit arithmetic on Chebyshev extrema, minimising the relative error of the *result* (so the
 quotient (exp(x)-1-x)/x**2 is fitted with weight x**2/exp(x)). float32 tables round the constant term, fit the rest
-again, round the next, and so on; float64 tables are rounded at once, which costs less than a tenth of a unit.
+again, round the next, and so on. float64 tables are rounded at once; all but LOG_F64 state the error before rounding.
 
 >>> abs(EXP_F64[0] - 0.5) < 1e-13, float(LN2)
 (True, 0.6931471805599453)
