@@ -100,7 +100,9 @@ def assert_ulp(name: str, x: np.ndarray, result: np.ndarray, exact: np.ndarray, 
     assert (np.signbit(rounded[zeros]) == np.signbit(result[zeros])).all(), f"{name}: sign of zero"
 
 
-SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1.0, -1.0, 0.5, -0.5, 0.625, -0.625, 2.0, 88.72284, 709.78, -745.2]  # fmt: skip
+SPECIAL = [
+    0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1.0, -1.0, 0.5, -0.5, 0.625, -0.625, 2.0, 88.72284, 709.78, -745.2,
+]  # fmt: skip
 
 
 @functools.cache
@@ -205,7 +207,8 @@ def test_integer_functions_never_trap(scalar: str) -> None:
     a, b = (grid.ravel() for grid in np.meshgrid(values, values))
     with np.errstate(all="ignore"):
         for lanes in (1, 8):
-            for name, function in {"mod": np.mod, "floordiv": np.floor_divide, "minimum": np.minimum, "maximum": np.maximum}.items():
+            binary = {"mod": np.mod, "floordiv": np.floor_divide, "minimum": np.minimum, "maximum": np.maximum}
+            for name, function in binary.items():
                 np.testing.assert_array_equal(run(name, scalar, lanes, a, b), function(a, b), err_msg=name)
             for name, unary in {"abs": np.abs, "sign": np.sign, "round": np.round}.items():
                 np.testing.assert_array_equal(run(name, scalar, lanes, a), unary(a), err_msg=name)

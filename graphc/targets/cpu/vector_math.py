@@ -114,6 +114,7 @@ def _scale(v: Vector, y: str, t: str) -> str:
 def _scalef(v: Vector, y: str, n: str) -> str:
     """AVX-512's instruction for it."""
     kind, mask = ("ps", "i16") if v.single else ("pd", "i8")
+    arguments: list[tuple[VType | str, str]]
     arguments = [(v.type, y), (v.type, n), (v.type, v.c(0.0)), (mask, "-1"), ("i32", "4")]
     return v.function.call(f"llvm.x86.avx512.mask.scalef.{kind}.512", v.type, arguments)
 
@@ -257,7 +258,7 @@ def _half_turns(v: Vector, x: str, offset: float) -> tuple[str, str]:
     n = v.sub(t, magic)
     n = v.add(n, v.c(offset)) if offset else n
     if v.fused:  # each step is exact or rounds a remainder that has not cancelled
-        widths = (24, 24, 24) if v.single else (53, 53, 53)
+        widths: tuple[int, ...] = (24, 24, 24) if v.single else (53, 53, 53)
     else:  # products of n (below 2**13, 2**19) with these parts are exact
         widths = (10, 10, 10, 24) if v.single else (33, 33, 33, 53)
     r = x
