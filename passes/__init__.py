@@ -1,4 +1,4 @@
-"""Graph to graph and graph to loops: one file a pass. The tuples below are the order; a comment says why a pass is where it is."""
+"""Graph to graph and graph to loops: one file a pass. The tuples below are the order, and say why each pass is where it is."""
 
 from __future__ import annotations
 
@@ -8,13 +8,23 @@ from passes.dce import dce
 from passes.expand import expand
 from passes.fold import fold
 from passes.layout import layout
+from passes.simplify import EXACT, simplify
+from passes.stabilise import stabilise
 
 GRAPH_PIPELINE = Pipeline(
     (
-        Pass("expand", expand),
-        Pass("fold", fold),
-        Pass("cse", cse),
-        Pass("dce", dce),
+        stabilise,
+        Pass("expand", expand, why="everything after it needs to know primitives only"),
+        Pass("fold", fold, why="expansions bring constants, and rules match constants"),
+        simplify,
+        Pass("cse", cse, why="after rules and expansions have made equal things look equal"),
+        Pass("dce", dce, why="last, so that nothing dead is lowered"),
     )
 )
-LAYOUT = Pipeline((Pass("layout", layout),))
+LAYOUT = Pipeline((Pass("layout", layout, why="turns what fusion reads into what vectors can read"),))
+
+PASSES: dict[str, Pass] = {
+    each.name: each for each in (*GRAPH_PIPELINE.passes, *LAYOUT.passes)
+}  # by name, for `graphc opt`
+
+__all__ = ["EXACT", "GRAPH_PIPELINE", "LAYOUT", "PASSES"]
