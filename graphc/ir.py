@@ -335,6 +335,12 @@ class Graph:
     declared_inputs: tuple[Node, ...] = ()
 
     def __post_init__(self) -> None:
+        for name, root in (*self.outputs.items(), *((k.name, v) for k, v in self.updates.items())):
+            if not isinstance(root, Node):
+                raise GraphError(
+                    f"{name!r} of graph {self.name} is {type(root).__name__}, not a symbolic value",
+                    source=provenance.capture(), help="give nodes; wrap arrays and numbers with graphc.constant",
+                )  # fmt: skip
         for kind, nodes in (("input", self.inputs), ("parameter", self.parameters)):
             seen: dict[str, Node] = {}
             for node in nodes:

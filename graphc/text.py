@@ -82,7 +82,8 @@ def print_node(node: Node, names: Mapping[Node, str], *, sources: bool = True) -
     if node.op.name == "constant":
         body = f"constant {_array(node.attrs['value'])}"
     else:
-        body = f"{node.op.name}({', '.join(names.get(i, '%?') for i in node.inputs)})"
+        operands = (names.get(i, "%?") if isinstance(i, Node) else f"!{type(i).__name__}" for i in node.inputs)
+        body = f"{node.op.name}({', '.join(operands)})"
         if node.attrs:
             body += f" {{{', '.join(f'{k}={format_attr(v)}' for k, v in node.attrs.items())}}}"
     label = f" as {json.dumps(node.name)}" if node.name else ""

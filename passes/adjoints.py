@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 
 from graphc import ops, provenance
 from graphc.errors import DifferentiationError
-from graphc.ir import Node
+from graphc.ir import REGISTRY, Node
 from graphc.ops.declare import Custom, NotDifferentiable, Partials, Transpose, Zero
 from graphc.patterns import literal
 from passes.structure import aliases, bounded_order, carries, no_path, require_float
 
 # ops whose cotangents are exact zeros where the other branch was taken
 _SELECTS = ("where", "chain_product")
+_ADD, _MUL = REGISTRY["add"], REGISTRY["mul"]  # operands have one type already: no promotion to be found out
 
 
 def reverse(outputs: Sequence[Node], cotangents: Sequence[Node], targets: Sequence[Node]) -> list[Node]:
@@ -45,7 +46,7 @@ def _sum(node: Node, parts: Sequence[Node]) -> Node:
     if len(parts) > 1:
         with provenance.deriving("differentiate", "accumulate", parents=(node, *parts), primal=node):
             for part in parts[1:]:
-                total = ops.add(total, part)
+                total = _ADD(total, part)
     return total
 
 
@@ -170,8 +171,8 @@ def _product(ct: Node, partial: Node, guarded: bool) -> Node | None:
             return ops.neg(ct)
         if number == 0:
             return None
-        return ops.mul(ct, partial)
-    return ops.chain_product(ct, partial) if guarded else ops.mul(ct, partial)
+        return _MUL(ct, partial)
+    return ops.chain_product(ct, partial) if guarded else _MUL(ct, partial)
 
 
 def _ill_typed(node: Node, operand: Node, part: Node) -> DifferentiationError:
