@@ -115,9 +115,21 @@ def softmax_by_hand(node):
     if top.op.name != "exp" or below.op.name != "sum" or below.inputs[0] is not top or len(below.attrs["axes"]) != 1:
         return None
     (axis,) = below.attrs["axes"]
+    if _is_shifted(top.inputs[0]):
+        return None
     if not _spread_along(node.inputs[1], below, axis):
         return None
     return REGISTRY["softmax"](top.inputs[0], axis=axis)
+
+
+def _is_shifted(node: Node) -> bool:
+    """Whether ``node`` is ``x - max(x)`` already: its exp cannot overflow."""
+    if node.op.name != "sub":
+        return False
+    peak = node.inputs[1]
+    while peak.op.name in ("broadcast", "reshape", "stop_gradient"):
+        peak = peak.inputs[0]
+    return peak.op.name == "max" and peak.inputs[0] is node.inputs[0]
 
 
 def _spread_along(node: Node, summed: Node, axis: int) -> bool:
