@@ -44,8 +44,18 @@ from graphc.ops.operators import install  # isort: skip
 
 install()
 
-# helpers that passes and derivatives use; the rest is the public language, re-exported by graphc
-INTERNAL = frozenset({
-    "Operand", "as_float", "broadcast_shapes", "chain_product", "getitem", "install", "lift", "parameter_node", "placeholder",
-    "promote", "promote_dtypes", "restore_axes", "sum_to",
-})  # fmt: skip
+# the public language, re-exported by graphc; other names here are helpers that passes and derivatives use
+__all__ = [
+    "abs", "acos", "add", "all", "any", "arange", "argmax", "argmin", "asin", "atan", "atan2", "bitwise_and",
+    "bitwise_not", "bitwise_or", "bitwise_xor", "broadcast_to", "cast", "ceil", "check_index", "clip",
+    "concatenate", "constant", "copysign", "cos", "cosh", "cumsum", "custom", "div", "dot", "einsum", "elu", "eq",
+    "erf", "exp", "exp2", "expand_dims", "expm1", "flatten", "flip", "floor", "floordiv", "full", "full_like",
+    "gather", "ge", "gelu", "gt", "input", "iota", "isfinite", "isnan", "le", "leaky_relu", "log", "log10",
+    "log1p", "log2", "log_sigmoid", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "logsumexp", "lt", "matmul", "max", "maximum", "mean", "min", "minimum", "mod", "moveaxis", "mul",
+    "nan_to_num", "ne", "neg", "norm", "one_hot", "ones", "ones_like", "outer", "pad", "parameter", "pow", "prod",
+    "reciprocal", "relu", "repeat", "reshape", "round", "rsqrt", "scatter_add", "shift_left", "shift_right",
+    "sigmoid", "sign", "silu", "sin", "sinh", "size", "softmax", "softplus", "split", "sqrt", "square", "squeeze",
+    "stack", "std", "stop_gradient", "sub", "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh",
+    "transpose", "trunc", "var", "variable", "where", "zeros", "zeros_like",
+]  # fmt: skip

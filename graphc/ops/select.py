@@ -20,7 +20,7 @@ from graphc.ops.broadcasting import (
     Operand, broadcast_shapes, broadcast_to, cast, full_like, lift, promote, promote_dtypes, zeros_like,
 )  # fmt: skip
 from graphc.ops.declare import Custom, Movement, Samples, Zero, composite, declare, elementwise, same_types
-from graphc.types import bool_
+from graphc.types import TensorType, bool_
 
 
 def _where_vjp(ct: Node, node: Node) -> tuple[Node | None, ...]:
@@ -105,8 +105,15 @@ def _chain_jvp(tangents: tuple[Node | None, ...], node: Node) -> Node:
     return ops.add(*terms) if len(terms) == 2 else terms[0] if terms else zeros_like(node)
 
 
+def _infer_chain(types: tuple[TensorType, ...]) -> TensorType:
+    out = same_types("chain_product", types)
+    if not out.dtype.is_float:
+        raise DTypeError(f"chain_product: is defined on floats, got {out}")
+    return out
+
+
 chain_product_op = composite(
-    "chain_product", _chain_expand, infer=lambda types: same_types("chain_product", types),
+    "chain_product", _chain_expand, infer=_infer_chain,
     # bilinear like a product: differentiating the expansion instead would lose d/dct = partial at ct = 0
     derivative=Custom(_chain_vjp, _chain_jvp), latex=r"{0} \cdot {1}", symbol="×₀",
     samples=Samples(((-3.0, 3.0), (-3.0, 3.0))), doc="Product in which an exact zero on the left wins over NaN and infinity.",
@@ -127,7 +134,7 @@ def chain_product(ct: Operand, partial: Operand) -> Node:
 stop_gradient_op = declare(
     "stop_gradient", infer=lambda types: types[0], reference=lambda x: x, derivative=Zero("stop_gradient stops it"),
     lowering=Movement(lambda node, index: index), latex=r"\operatorname{{stop}}({0})", symbol="stop",
-    samples=Samples(gradient=False), doc="The value itself, through which no derivative passes.",
+    samples=Samples(calls=lambda: [(((2, 3),), {})], gradient=False), doc="The value itself, through which no derivative passes.",
 )  # fmt: skip
 
 
