@@ -390,8 +390,9 @@ class Graph:
         """The graph with roots (and inputs) exchanged by ``mapping``; nodes not in it stay. Same object if unchanged."""
         outputs = {k: mapping.get(v, v) for k, v in self.outputs.items()}
         updates = {mapping.get(k, k): mapping.get(v, v) for k, v in self.updates.items()}
-        declared = tuple(mapping.get(n, n) for n in self.declared_inputs)
-        old = (*self.outputs.values(), *self.updates.keys(), *self.updates.values(), *self.declared_inputs)
+        # all inputs, also found ones: a pass that no longer needs an input must not change how a program is called
+        declared = tuple(mapping.get(n, n) for n in self.inputs)
+        old = (*self.outputs.values(), *self.updates.keys(), *self.updates.values(), *self.inputs)
         if all(mapping.get(n, n) is n for n in old):
             return self
         return Graph(self.name, outputs, updates, declared)

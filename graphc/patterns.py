@@ -100,6 +100,25 @@ class Rule:
     def _guard_names(self) -> tuple[str, ...]:
         return tuple(inspect.signature(self.when).parameters) if self.when else ()
 
+    def may_match(self, root: str, operands: tuple[str, ...]) -> bool:
+        """Whether ops of these names, at the root and right below it, can fit: a cheap test that sorts most rules out."""
+        if root not in self.roots:
+            return False
+        if self.on:
+            return True
+        patterns = self._traced.pattern.inputs
+        orders = [operands, operands[::-1]] if _commutes(root) else [operands]
+        return len(patterns) == len(operands) and any(
+            all(self._may_be(p, name) for p, name in zip(patterns, order, strict=True)) for order in orders
+        )
+
+    def _may_be(self, pattern: Node, name: str) -> bool:
+        if pattern in self._traced.variables:
+            return True
+        if literal(pattern) is not None:
+            return name in ("constant", "broadcast", "reshape")
+        return pattern.op.name == name
+
     def matches(self, root: Node) -> Iterator[Match]:
         """All ways in which the pattern fits ``root`` and the guard holds."""
         if self.on:
@@ -206,6 +225,11 @@ def literal(node: Node) -> np.generic | None:
     return value
 
 
+def _commutes(name: str) -> bool:
+    row = PRIMITIVES.get(name)
+    return row is not None and row.commutative
+
+
 def same_number(pattern: np.generic, value: np.generic) -> bool:
     """Whether a pattern's number, cast to the matched dtype, is this value; NaN is itself, -0.0 is not 0.0."""
     if value.dtype.kind == "f":
@@ -236,8 +260,7 @@ def _match(
     bound = _match_attributes(traced, pattern, node, bindings)
     if bound is None:
         return
-    row = PRIMITIVES.get(pattern.op.name)
-    orders = [node.inputs, node.inputs[::-1]] if row is not None and row.commutative else [node.inputs]
+    orders = [node.inputs, node.inputs[::-1]] if _commutes(pattern.op.name) else [node.inputs]
     if len(orders) == 2 and node.inputs[0] is node.inputs[1]:
         orders.pop()
     for operands in orders:

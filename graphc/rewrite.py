@@ -79,27 +79,29 @@ class _Rewriter:
     def __init__(self, name: str, rules: tuple[Rule, ...]) -> None:
         self.name = name
         self.rules = rules
-        self.by_root: dict[str, list[Rule]] | None = None
+        self.by_shape: dict[tuple[str, ...], tuple[Rule, ...]] = {}
 
-    def index(self) -> Mapping[str, Sequence[Rule]]:
-        """Rules by root op; made on first use, when every op is registered."""
-        if self.by_root is None:
-            self.by_root = {}
-            for each in self.rules:
-                for root in each.roots:
-                    self.by_root.setdefault(root, []).append(each)
-        return self.by_root
+    def candidates(self, root: Node) -> tuple[Rule, ...]:
+        """The rules that the names of the root's op and of its operands' ops admit, in their order; indexed on use."""
+        shape = (root.op.name, *[i.op.name for i in root.inputs])
+        found = self.by_shape.get(shape)
+        if found is None:
+            found = tuple(each for each in self.rules if each.may_match(shape[0], shape[1:]))
+            self.by_shape[shape] = found
+        return found
 
     def __call__(self, graph: Graph, context: Context) -> Graph:
-        return _Sweep(self.name, self.index(), context, 64 * len(graph.nodes) + 1024).run(graph)
+        return _Sweep(self.name, self.candidates, context, 64 * len(graph.nodes) + 1024).run(graph)
 
 
 class _Sweep:
     """One bottom-up rewriting of one graph. ``final`` maps nodes to nodes that no rule fits any more."""
 
-    def __init__(self, name: str, rules: Mapping[str, Sequence[Rule]], context: Context, budget: int) -> None:
+    def __init__(
+        self, name: str, candidates: Callable[[Node], tuple[Rule, ...]], context: Context, budget: int
+    ) -> None:  # fmt: skip
         self.name = name
-        self.rules = rules
+        self.candidates = candidates
         self.context = context
         self.budget = budget
         self.final: dict[Node, Node] = {}
@@ -139,7 +141,7 @@ class _Sweep:
 
     def apply(self, root: Node) -> Node | None:
         """The replacement by the first rule that fits, recorded; None if no rule does."""
-        for each in self.rules.get(root.op.name, ()):
+        for each in self.candidates(root):
             for match in each.matches(root):
                 with provenance.deriving(self.name, each.name, parents=match.nodes, primal=root.primal):
                     made = each.build(root, match)
