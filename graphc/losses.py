@@ -56,7 +56,9 @@ def cross_entropy(logits: Operand, target: Operand, *, axis: int = -1, reduction
     """
     x, t = ops.as_float(logits), ops.lift(target)
     if x.ndim == 0:
-        raise ShapeError("cross_entropy: logits need an axis of classes", source=provenance.capture(), token="cross_entropy")
+        raise ShapeError(
+            "cross_entropy: logits need an axis of classes", source=provenance.capture(), token="cross_entropy"
+        )
     x = ops.moveaxis(x, axis, -1) if axis not in (-1, x.ndim - 1) else x
     if t.dtype.is_integer:
         if t.shape != x.shape[:-1]:

@@ -68,7 +68,7 @@ def _expand_bits(k: Node, *, shape: Shape, lane: int) -> Node:
     count = TensorType(uint32, shape).size
     counter = ops.reshape(ops.iota((count,), 0, uint32), shape)
     k0, k1 = (ops.broadcast_to(k[i], shape) for i in (0, 1))
-    return threefry(k0, k1, counter, ops.full_like(counter, _DRAW))[lane]  # type: ignore[no-any-return]
+    return threefry(k0, k1, counter, ops.full_like(counter, _DRAW))[lane]
 
 
 def _bits_array(k: Any, *, shape: Any, lane: int) -> Any:
@@ -82,7 +82,8 @@ random_bits_op = composite(
     "random_bits", _expand_bits, infer=_infer_bits, reference=_bits_array, derivative=Zero("bits have no derivative"),
     latex=r"\operatorname{{bits}}({0})", symbol="⚄",
     samples=Samples(calls=lambda: [
-        ((np.array([1, 2], np.uint32),), {"shape": (5,), "lane": 0}), ((np.array([7, 0], np.uint32),), {"shape": (2, 3), "lane": 1}),
+        ((np.array([1, 2], np.uint32),), {"shape": (5,), "lane": 0}),
+        ((np.array([7, 0], np.uint32),), {"shape": (2, 3), "lane": 1}),
         ((np.array([7, 9], np.uint32),), {"shape": (), "lane": 0}),
     ], gradient=False),
     doc="32 random bits an element: one word of Threefry-2x32 at the element's index.",
@@ -100,12 +101,16 @@ def key(seed: Operand) -> Node:
     """
     if isinstance(seed, Node):
         if not seed.dtype.is_integer or seed.ndim:
-            raise DTypeError(f"random.key: a seed is one integer, got {seed.type}", source=provenance.capture(), token="key")
+            raise DTypeError(
+                f"random.key: a seed is one integer, got {seed.type}", source=provenance.capture(), token="key"
+            )
         return _pair(ops.zeros((), uint32), ops.cast(seed, uint32))
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise DTypeError(f"random.key: a seed is an integer, got {seed!r}", source=provenance.capture(), token="key")
     if not 0 <= seed < 2**64:
-        raise AttributeRuleError(f"random.key: a seed is from 0 to 2**64 - 1, got {seed}", source=provenance.capture(), token="key")
+        raise AttributeRuleError(
+            f"random.key: a seed is from 0 to 2**64 - 1, got {seed}", source=provenance.capture(), token="key"
+        )
     return ops.constant(np.array([int(seed) >> 32, int(seed) & 0xFFFFFFFF], np.uint32))
 
 
@@ -121,7 +126,11 @@ def _derived(k: Node, data: Node, purpose: int) -> Node:
 def _checked(k: Node) -> Node:
     if not isinstance(k, Node) or k.type != TensorType(uint32, (2,)):
         what = k.type if isinstance(k, Node) else type(k).__name__
-        raise DTypeError(f"random: a key is u32[2], got {what}", source=provenance.capture(), help="make one with graphc.random.key(seed)")
+        raise DTypeError(
+            f"random: a key is u32[2], got {what}",
+            source=provenance.capture(),
+            help="make one with graphc.random.key(seed)",
+        )
     return k
 
 
@@ -135,7 +144,9 @@ def fold_in(k: Node, data: Operand) -> Node:
         return _derived(k, ops.constant(np.uint32(int(data) % 2**32)), _FOLD)
     node = ops.lift(data)
     if not node.dtype.is_integer or node.ndim:
-        raise DTypeError(f"random.fold_in: one integer is wanted, got {node.type}", source=provenance.capture(), token="fold_in")
+        raise DTypeError(
+            f"random.fold_in: one integer is wanted, got {node.type}", source=provenance.capture(), token="fold_in"
+        )
     return _derived(k, ops.cast(node, uint32), _FOLD)
 
 
@@ -157,7 +168,7 @@ def bits(k: Node, shape: Any = (), *, lane: int = 0) -> Node:
     return random_bits_op(_checked(k), shape=as_shape(shape), lane=lane)
 
 
-def uniform(k: Node, shape: Any = (), low: Operand = 0.0, high: Operand = 1.0, *, dtype: Any = "float32") -> Node:
+def uniform(k: Node, shape: Any = (), low: Any = 0.0, high: Any = 1.0, *, dtype: Any = "float32") -> Node:
     """Uniform numbers in [low, high): ``(bits >> 8) * 2^-24`` scaled (also in float64, with 24 random bits).
 
     Raises:
@@ -169,7 +180,9 @@ def uniform(k: Node, shape: Any = (), low: Operand = 0.0, high: Operand = 1.0, *
     unit = ops.mul(ops.cast(bits(k, shape) >> 8, _float(dtype)), 2.0**-24)
     if _is(low, 0.0) and _is(high, 1.0):
         return unit
-    return ops.add(ops.mul(unit, ops.sub(high, low) if isinstance(high, Node) or isinstance(low, Node) else high - low), low)  # type: ignore[operator]
+    known = not isinstance(high, Node) and not isinstance(low, Node)
+    width = high - low if known else ops.sub(high, low)  # numbers stay numbers: they take the dtype of the draw
+    return ops.add(ops.mul(unit, width), low)
 
 
 def _is(value: Operand, number: float) -> bool:
@@ -216,7 +229,9 @@ def randint(k: Node, shape: Any, low: int, high: int) -> Node:
     'i32[4]'
     """
     if not (-(2**31) <= low < high <= 2**31 and high - low < 2**31):
-        raise AttributeRuleError(f"random.randint: cannot draw from {low} to {high}", source=provenance.capture(), token="randint")
+        raise AttributeRuleError(
+            f"random.randint: cannot draw from {low} to {high}", source=provenance.capture(), token="randint"
+        )
     return ops.add(ops.cast(ops.mod(bits(k, shape), high - low), int32), low)
 
 

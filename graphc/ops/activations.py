@@ -26,7 +26,9 @@ from graphc.types import TensorType
 def _floating(name: str) -> Any:
     def infer(types: tuple[TensorType, ...], **attrs: Any) -> TensorType:
         if not types[0].dtype.is_float:
-            raise DTypeError(f"{name}: is defined on floats, got {types[0]}", help="convert with graphc.cast(x, 'float32')")
+            raise DTypeError(
+                f"{name}: is defined on floats, got {types[0]}", help="convert with graphc.cast(x, 'float32')"
+            )
         return types[0]
 
     return infer

@@ -85,7 +85,7 @@ sign_op = elementwise("sign", zero="the sign is piecewise constant", latex=r"\op
 abs_op = elementwise("abs", partials=lambda y, x: (sign_op(x),), latex="|{0}|", symbol="|x|", samples=Samples(avoid=(0.0,)),
                      partial_latex=(r"\operatorname{{sign}}({0})",), doc="Magnitude; the derivative at 0 is 0.")  # fmt: skip
 copysign_op = elementwise(
-    "copysign", partials=lambda y, a, b: (mul(sign_op(a), sign_op(copysign_op(ones_like(b), b))), None),
+    "copysign", partials=lambda y, a, b: (mul(sign_op(a), ops.copysign(ones_like(b), b)), None),
     latex=r"|{0}|\operatorname{{sign}}({1})", symbol="copysign",
     samples=Samples(((0.1, 3.0), (-3.0, 3.0)), avoid=(0.0,)), doc="Magnitude of the first, sign of the second.",
 )  # fmt: skip
@@ -157,7 +157,9 @@ def pow(a: Operand, b: Operand) -> Node:
     if isinstance(b, (int, float)) and isinstance(a, Node):
         if b == 0.5:
             return ops.sqrt(a)
-        if float(b).is_integer() and (a.dtype.is_integer and b >= 0 and isinstance(b, int) or a.dtype.is_float and abs_(b) <= 4):
+        if float(b).is_integer() and (
+            (a.dtype.is_integer and b >= 0 and isinstance(b, int)) or (a.dtype.is_float and abs_(b) <= 4)
+        ):
             power = whole_power(a, int(abs_(b)))
             return reciprocal(power) if b < 0 else power
     nodes = promote("pow", a, b)

@@ -25,7 +25,18 @@ from graphc.ops.declare import CastTo, Custom, Movement, Reduction, Samples, Tra
 from graphc.ops.sources import constant
 from graphc.scalar import cast as cast_array
 from graphc.types import (
-    DType, Dim, Shape, TensorType, as_dtype, as_shape, bool_, float32, float64, int32, int64, uint32,
+    Dim,
+    DType,
+    Shape,
+    TensorType,
+    as_dtype,
+    as_shape,
+    bool_,
+    float32,
+    float64,
+    int32,
+    int64,
+    uint32,
 )  # fmt: skip
 
 Operand: TypeAlias = "Node | bool | int | float | np.ndarray | np.generic | Sequence[Any]"
@@ -81,7 +92,9 @@ def _infer_broadcast(types: tuple[TensorType, ...], *, shape: Shape) -> TensorTy
         raise ShapeError(f"broadcast: {x} has more axes than the shape {show(shape)}")
     for axis, d in enumerate(x.shape):
         if d != 1 and d != shape[offset + axis]:
-            raise ShapeError(f"broadcast: axis {axis} of {x} is {d}, and {shape[offset + axis]} is wanted in {show(shape)}")
+            raise ShapeError(
+                f"broadcast: axis {axis} of {x} is {d}, and {shape[offset + axis]} is wanted in {show(shape)}"
+            )
     return x.with_shape(shape)
 
 
@@ -112,11 +125,15 @@ def infer_reduction(name: str, kinds: tuple[str, ...], *, empty: bool = True) ->
     def infer(types: tuple[TensorType, ...], *, axes: tuple[int, ...]) -> TensorType:
         (x,) = types
         if x.dtype.kind not in kinds:
-            raise DTypeError(f"{name}: is defined on {' or '.join(kinds)}, got {x.dtype}", help="convert with graphc.cast(x, dtype)")
+            raise DTypeError(
+                f"{name}: is defined on {' or '.join(kinds)}, got {x.dtype}", help="convert with graphc.cast(x, dtype)"
+            )
         if tuple(sorted(set(axes))) != tuple(axes) or any(not 0 <= a < x.rank for a in axes):
             raise AttributeRuleError(f"{name}: axes {tuple(axes)} do not fit rank {x.rank}")
         if not empty and any(x.shape[a] == 0 for a in axes):
-            raise ShapeError(f"{name}: {x} has no elements along axes {tuple(axes)}, and {name} of nothing has no value")
+            raise ShapeError(
+                f"{name}: {x} has no elements along axes {tuple(axes)}, and {name} of nothing has no value"
+            )
         return x.with_shape(tuple(d for a, d in enumerate(x.shape) if a not in axes))
 
     return infer
@@ -124,7 +141,12 @@ def infer_reduction(name: str, kinds: tuple[str, ...], *, empty: bool = True) ->
 
 def reduction_calls() -> list[Any]:
     """Example calls of every reduction."""
-    return [(((4,),), {"axes": (0,)}), (((3, 5),), {"axes": (1,)}), (((2, 3, 4),), {"axes": (0, 2)}), (((2, 3),), {"axes": ()})]
+    return [
+        (((4,),), {"axes": (0,)}),
+        (((3, 5),), {"axes": (1,)}),
+        (((2, 3, 4),), {"axes": (0, 2)}),
+        (((2, 3),), {"axes": ()}),
+    ]
 
 
 sum_op = declare(
@@ -231,7 +253,12 @@ def common_dtype(name: str, operands: Sequence[Any]) -> DType:
     weak = [o for o in operands if is_weak(o)]
     floats = {d for d in dtypes if d.is_float}
     if len(floats) > 1:
-        raise _mixed(name, "float32 and float64", operands, "convert one with graphc.cast(x, dtype): graphc never promotes to float64")
+        raise _mixed(
+            name,
+            "float32 and float64",
+            operands,
+            "convert one with graphc.cast(x, dtype): graphc never promotes to float64",
+        )
     if floats:
         return floats.pop()
     if any(isinstance(w, float) for w in weak):
@@ -248,13 +275,16 @@ def common_dtype(name: str, operands: Sequence[Any]) -> DType:
 
 def _mixed(name: str, what: str, operands: Sequence[Any], help: str) -> DTypeError:
     nodes = [o for o in operands if isinstance(o, Node)]
-    return DTypeError(f"{name}: {what} do not mix", source=provenance.capture(), token=name, notes=operand_notes(nodes), help=help)
+    return DTypeError(
+        f"{name}: {what} do not mix", source=provenance.capture(), token=name, notes=operand_notes(nodes), help=help
+    )
 
 
 def operand_notes(nodes: Sequence[Node]) -> tuple[str, ...]:
     """A line an operand for error messages: name, type, line of declaration."""
     return tuple(
-        f"{n.name or f'operand {i}'}: {n.type}{f'   ({n.source.short})' if n.source else ''}" for i, n in enumerate(nodes)
+        f"{n.name or f'operand {i}'}: {n.type}{f'   ({n.source.short})' if n.source else ''}"
+        for i, n in enumerate(nodes)
     )
 
 

@@ -62,9 +62,11 @@ def _softmax_pull(g: Node, y: Node) -> Node:
 softmax_op = composite(
     "softmax", _softmax, infer=_infer_along("softmax"),
     # the Jacobian diag(y) - y y^T is symmetric: one formula serves both directions
-    derivative=Custom(lambda ct, y: (_softmax_pull(ct, y),), lambda ts, y: zeros_like(y) if ts[0] is None else _softmax_pull(ts[0], y),
+    derivative=Custom(lambda ct, y: (_softmax_pull(ct, y),),
+                      lambda ts, y: zeros_like(y) if ts[0] is None else _softmax_pull(ts[0], y),
                       latex=(r"{y} \odot ({g} - \langle {g}, {y} \rangle)",)),
-    latex=r"\operatorname{{softmax}}({0})", symbol="softmax", samples=Samples(calls=_calls), doc="exp(x) / sum(exp(x)) along an axis.",
+    latex=r"\operatorname{{softmax}}({0})", symbol="softmax", samples=Samples(calls=_calls),
+    doc="exp(x) / sum(exp(x)) along an axis.",
 )  # fmt: skip
 
 
@@ -99,7 +101,9 @@ def _hits(labels: Node, classes: Dim) -> Node:
 
 def _infer_one_hot(types: tuple[TensorType, ...], *, classes: Dim, dtype: DType) -> TensorType:
     if not types[0].dtype.is_integer:
-        raise DTypeError(f"one_hot: labels must be integers, got {types[0]}", help="convert with graphc.cast(x, 'int32')")
+        raise DTypeError(
+            f"one_hot: labels must be integers, got {types[0]}", help="convert with graphc.cast(x, 'int32')"
+        )
     return TensorType(dtype, (*types[0].shape, classes))
 
 
@@ -158,12 +162,17 @@ def _cross_entropy_jvp(tangents: tuple[Node | None, ...], node: Node) -> Node:
 
 
 def _cross_entropy_calls() -> list[Any]:
-    return [(((4, 3), np.array([0, 2, 1, 1], np.int32)), {}), (((3,), np.array(2, np.int64)), {}), (((0, 3), np.zeros(0, np.int32)), {})]
+    return [
+        (((4, 3), np.array([0, 2, 1, 1], np.int32)), {}),
+        (((3,), np.array(2, np.int64)), {}),
+        (((0, 3), np.zeros(0, np.int32)), {}),
+    ]
 
 
 cross_entropy_op = composite(
     "cross_entropy", _cross_entropy, infer=_infer_cross_entropy,
-    derivative=Custom(_cross_entropy_vjp, _cross_entropy_jvp, latex=(r"(\operatorname{{softmax}}({0}) - \mathbf e_{{{1}}})\,{g}", "")),
+    derivative=Custom(_cross_entropy_vjp, _cross_entropy_jvp,
+    latex=(r"(\operatorname{{softmax}}({0}) - \mathbf e_{{{1}}})\,{g}", "")),
     latex=r"-\ln\operatorname{{softmax}}({0})_{{{1}}}", symbol="CE", samples=Samples(calls=_cross_entropy_calls),
     doc="Negative log probability of the label under softmax of the last axis, one an example.",
 )  # fmt: skip

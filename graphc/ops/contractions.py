@@ -65,7 +65,9 @@ def _matmul_transpose(g: Node, node: Node, i: int) -> Node:
             return matmul_op(g, a, transpose_a=True, transpose_b=ta)
 
 
-def _matmul_index(node: Node, index: tuple[Any, ...], contracted: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _matmul_index(
+    node: Node, index: tuple[Any, ...], contracted: tuple[Any, ...]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     *batch, i, j = index
     (k,) = contracted
     a = (*batch, k, i) if node.attrs["transpose_a"] else (*batch, i, k)
@@ -78,7 +80,8 @@ def _matmul_calls() -> list[Any]:
         return (a, b), {"transpose_a": ta, "transpose_b": tb}
 
     return [call((2, 3), (3, 4)), call((3, 2), (3, 4), True), call((2, 3), (4, 3), False, True), call((3, 2), (4, 3), True, True),
-            call((2, 3, 4), (2, 4, 2)), call((2, 0), (0, 3)), call((0, 3), (3, 2)), call((2, 3, 1), (2, 2, 3), True, True)]  # fmt: skip
+            call((2, 3, 4), (2, 4, 2)), call((2, 0), (0, 3)), call((0, 3), (3, 2)), call((2, 3, 1),
+            (2, 2, 3), True, True)]  # fmt: skip
 
 
 matmul_op = declare(

@@ -68,7 +68,7 @@ class Transpose:
 @dataclass(frozen=True)
 class Custom:
     vjp: Callable[[Node, Node], tuple[Node | None, ...]]
-    jvp: Callable[[tuple[Node | None, ...], Node], Node] | None = None
+    jvp: Callable[[tuple[Node | None, ...], Node], Node | None] | None = None  # None: transpose the vjp
     latex: tuple[str, ...] = ()
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from graphc.ir import Node, Op
 from graphc.ops.declare import Elementwise, Samples, placeholder
 from graphc.scalar import PRIMITIVES
-from graphc.types import DType, TensorType, as_dtype, bool_, float64, int32
+from graphc.types import DType, TensorType, as_dtype, bool_, float64
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def arity(op: Op) -> int:
     return sum(p.kind in kinds for p in inspect.signature(op.expand).parameters.values())
 
 
-def examples(op: Op, dtype: DType = float64, *, seed: int = 0, shapes: Sequence[tuple[int, ...]] = ((3, 4),)) -> list[Example]:
+def examples(
+    op: Op, dtype: DType = float64, *, seed: int = 0, shapes: Sequence[tuple[int, ...]] = ((3, 4),)
+) -> list[Example]:
     """Calls of ``op`` on arrays of ``dtype``; ops that are not defined on it give none.
 
     ``shapes`` are for elementwise ops; others list their own calls.
@@ -75,12 +77,19 @@ def examples(op: Op, dtype: DType = float64, *, seed: int = 0, shapes: Sequence[
         return []
     calls = list(samples.calls()) if samples.calls is not None else [((s,) * arity(op), {}) for s in shapes]
     rng = np.random.default_rng(seed)
-    return [Example(op, tuple(_operand(o, i, samples, dtype, rng) for i, o in enumerate(operands)), attrs) for operands, attrs in calls]
+    return [
+        Example(op, tuple(_operand(o, i, samples, dtype, rng) for i, o in enumerate(operands)), attrs)
+        for operands, attrs in calls
+    ]
 
 
 def _operand(given: Any, i: int, samples: Samples, dtype: DType, rng: np.random.Generator) -> np.ndarray:
     if isinstance(given, np.ndarray):
-        return (given if dtype.is_float else np.nan_to_num(given)).astype(dtype.numpy) if given.dtype.kind == "f" else given
+        return (
+            (given if dtype.is_float else np.nan_to_num(given)).astype(dtype.numpy)
+            if given.dtype.kind == "f"
+            else given
+        )
     low, high = samples.domain[min(i, len(samples.domain) - 1)]
     return draw(tuple(given), low, high, dtype, rng, samples.avoid)
 

@@ -1,4 +1,4 @@
-"""Indices as values: iota, sizes, take, scatter_add, check_index; and NumPy's indexing syntax.
+"""Indices as values: iota, sizes, take, scatter_add, take_along_axis, check_index.
 
 What enters: values and integer values that index them. What leaves: picked or placed elements. Indices that are only
 known at run time are guarded: one out of range is an IndexRangeError that names the user's line; a negative one counts
@@ -16,8 +16,19 @@ from graphc import provenance
 from graphc.errors import AttributeRuleError, DTypeError, IndexRangeError, ShapeError
 from graphc.ir import Node, make
 from graphc.ops.broadcasting import Operand, broadcast_to, cast, lift, normal_axis, operand_notes, show, zeros_like
-from graphc.ops.declare import Gather, Guarded, Iota, Literal, NotDifferentiable, Samples, Template, Transpose, Zero, declare
-from graphc.ops.movement import flip_op, reshape, slice_op, transpose
+from graphc.ops.declare import (
+    Gather,
+    Guarded,
+    Iota,
+    Literal,
+    NotDifferentiable,
+    Samples,
+    Template,
+    Transpose,
+    Zero,
+    declare,
+)
+from graphc.ops.movement import reshape
 from graphc.ops.sources import constant
 from graphc.types import Dim, DType, Shape, SymDim, TensorType, as_dtype, as_shape, dim, int32, int64
 
@@ -40,14 +51,16 @@ def _iota(*, shape: Any, axis: int, dtype: DType) -> Any:
 iota_op = declare(
     "iota", infer=_infer_iota, reference=_iota, derivative=NotDifferentiable("iota has no operands"), lowering=Iota(),
     latex=r"\operatorname{{iota}}", symbol="0,1,2…",
-    samples=Samples(calls=lambda: [((), {"shape": (3, 4), "axis": 1, "dtype": int32}), ((), {"shape": (5,), "axis": 0, "dtype": int64})], gradient=False),
+    samples=Samples(calls=lambda: [((), {"shape": (3, 4), "axis": 1, "dtype": int32}), ((), {"shape": (5,), "axis": 0,
+    "dtype": int64})], gradient=False),
     doc="The index along an axis.",
 )  # fmt: skip
 size_op = declare(
     "size", infer=lambda types, *, dim, dtype: TensorType(dtype, ()),
     reference=lambda *, dim, dtype: np.asarray(dim, dtype.numpy), derivative=NotDifferentiable("a size has no operands"),
     lowering=Literal(lambda node: node.attrs["dim"]), latex="{dim}", symbol="size",
-    samples=Samples(calls=lambda: [((), {"dim": 7, "dtype": int32})], gradient=False), doc="A size as a number; symbolic sizes become known at the call.",
+    samples=Samples(calls=lambda: [((), {"dim": 7, "dtype": int32})], gradient=False),
+    doc="A size as a number; symbolic sizes become known at the call.",
 )  # fmt: skip
 
 
@@ -94,7 +107,9 @@ def full(shape: Any, value: Operand, dtype: Any = None) -> Node:
     >>> str(full(("batch", 2), 1.5).type)
     'f32[batch,2]'
     """
-    node = lift(value) if dtype is None else constant(value, dtype) if not isinstance(value, Node) else cast(value, dtype)
+    node = (
+        lift(value) if dtype is None else constant(value, dtype) if not isinstance(value, Node) else cast(value, dtype)
+    )
     return broadcast_to(node, as_shape(shape))
 
 
@@ -168,7 +183,7 @@ take_op = declare(
     derivative=Transpose(_take_transpose),
     lowering=Gather(
         index_of=lambda node, index: index[node.attrs["axis"] : node.attrs["axis"] + node.inputs[1].ndim],
-        index_map=_take_index, extent=lambda node: int(node.inputs[0].shape[node.attrs["axis"]]),  # type: ignore[arg-type]
+        index_map=_take_index, extent=lambda node: int(node.inputs[0].shape[node.attrs["axis"]]),
     ),
     latex="{0}[{1}]", symbol="[i]", samples=Samples(calls=_take_calls), doc="Elements of an axis picked by indices.",
 )  # fmt: skip
@@ -283,7 +298,9 @@ def take_along_axis(x: Operand, indices: Operand, axis: int = -1) -> Node:
         raise ShapeError(f"take_along_axis: {node.type} and {picked.type} have not as many axes", source=provenance.capture(),
                          token="take_along_axis", notes=operand_notes((node, picked)))  # fmt: skip
     a = normal_axis("take_along_axis", axis, node.ndim)
-    others = ops.broadcast_shapes("take_along_axis", [node.shape[:a] + node.shape[a + 1 :], picked.shape[:a] + picked.shape[a + 1 :]])
+    others = ops.broadcast_shapes(
+        "take_along_axis", [node.shape[:a] + node.shape[a + 1 :], picked.shape[:a] + picked.shape[a + 1 :]]
+    )
     node = broadcast_to(node, (*others[:a], node.shape[a], *others[a:]))
     picked = broadcast_to(picked, (*others[:a], picked.shape[a], *others[a:]))
     linear = check_index(picked, node.shape[a])
@@ -305,149 +322,6 @@ def _need_indices(name: str, node: Node) -> None:
         raise DTypeError(f"{name}: indices must be integers, got {node.type}", source=provenance.capture(), token=name)
 
 
-# --- NumPy's syntax ------------------------------------------------------------------------------------------------
-
-
-def getitem(x: Node, index: Any) -> Node:
-    """``x[index]``: ints, slices, ``...``, ``None``, and integer arrays or values on one axis.
-
-    Negative numbers count from the end; slices are clipped as in NumPy. On a symbolic axis, bounds are taken as they
-    are and checked when the size is known.
-
-    Raises:
-        AttributeRuleError: too many indices, an integer out of range, a second array, a bool mask.
-
-    >>> getitem(lift([[1.0, 2.0], [3.0, 4.0]]), (..., 0)).shape
-    (2,)
-    """
-    items = list(index) if isinstance(index, tuple) else [index]
-    wanted = sum(1 for i in items if i is not None and i is not Ellipsis)
-    if sum(1 for i in items if i is Ellipsis) > 1:
-        raise _bad_index(x, "more than one '...'")
-    if wanted > x.ndim:
-        raise _bad_index(x, f"{wanted} indices for {x.ndim} axes")
-    if not any(i is Ellipsis for i in items):
-        items.append(Ellipsis)
-    at = next(k for k, i in enumerate(items) if i is Ellipsis)
-    items[at : at + 1] = [slice(None)] * (x.ndim - wanted)
-    return _apply_index(x, items)
-
-
-def _apply_index(x: Node, items: list[Any]) -> Node:
-    starts, stops, steps, flipped = [], [], [], []
-    shape_plan: list[str] = []  # one word an axis of the sliced value or a new one: "keep", "drop", "new"
-    picked: list[tuple[int, Node]] = []
-    axis = 0
-    for item in items:
-        if item is None:
-            shape_plan.append("new")
-            continue
-        n = x.shape[axis]
-        if isinstance(item, slice):
-            start, stop, step = _bounds(x, item, n)
-            if step < 0:
-                flipped.append(axis)
-                step = -step
-            word = "keep"
-        elif isinstance(item, (int, np.integer)) and not isinstance(item, (bool, np.bool_)):
-            start = _position(x, int(item), axis)
-            stop, step, word = start + 1, 1, "drop"
-        else:
-            picked.append((axis, _index_array(x, item)))
-            start, stop, step, word = 0, n, 1, "pick"
-        shape_plan.append(word)
-        for into, value in ((starts, start), (stops, stop), (steps, step)):
-            into.append(value)
-        axis += 1
-    if len(picked) > 1:
-        raise _bad_index(x, "two index arrays", "use take, take_along_axis or reshape so that one array indexes one axis")
-    return _reshape_plan(_slice(x, starts, stops, steps, flipped), shape_plan, picked)
-
-
-def _slice(x: Node, starts: list[Dim], stops: list[Dim], steps: list[int], flipped: list[int]) -> Node:
-    """Slice, where bounds of a flipped axis count on the flipped axis."""
-    if flipped:
-        x = flip_op(x, axes=tuple(flipped))
-    if all(s == 0 for s in starts) and tuple(stops) == x.shape and all(s == 1 for s in steps):
-        return x
-    return slice_op(x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
-
-
-def _reshape_plan(x: Node, plan: list[str], picked: list[tuple[int, Node]]) -> Node:
-    sizes = iter(x.shape)
-    shape: list[Dim] = []
-    place = 0
-    for word in plan:
-        if word == "new":
-            shape.append(1)
-            continue
-        d = next(sizes)
-        if word == "pick":
-            place = len(shape)
-        if word != "drop":
-            shape.append(d)
-    made = reshape(x, tuple(shape))
-    if not picked:
-        return made
-    if "drop" in plan and plan.index("pick") and _split_by_slice(plan):
-        # NumPy moves the indexed axes to the front when a slice stands between an integer and an array
-        made = take_op(made, picked[0][1], axis=place)
-        rank = picked[0][1].ndim
-        order = [*range(place, place + rank), *range(place), *range(place + rank, made.ndim)]
-        return transpose(made, order)
-    return take_op(made, picked[0][1], axis=place)
-
-
-def _split_by_slice(plan: list[str]) -> bool:
-    advanced = [k for k, word in enumerate(plan) if word in ("drop", "pick")]
-    return any(plan[k] in ("keep", "new") for k in range(advanced[0], advanced[-1]))
-
-
-def _bad_index(x: Node, why: str, help: str | None = None) -> AttributeRuleError:
-    return AttributeRuleError(f"indexing {x.type}: {why}", source=provenance.capture(), token="[", help=help)
-
-
-def _position(x: Node, i: int, axis: int) -> Dim:
-    n = x.shape[axis]
-    if isinstance(n, int) and not -n <= i < n:
-        raise _bad_index(x, f"{i} is outside of axis {axis}, which is {n}")
-    return i if i >= 0 else n + i
-
-
-def _bounds(x: Node, s: slice, n: Dim) -> tuple[Dim, Dim, int]:
-    step = 1 if s.step is None else s.step
-    if not isinstance(step, (int, np.integer)) or step == 0:
-        raise _bad_index(x, f"a slice cannot have the step {step!r}")
-    for bound in (s.start, s.stop):
-        if not isinstance(bound, (int, np.integer, SymDim, type(None))):
-            raise _bad_index(x, f"a slice bound must be an int, got {type(bound).__name__}", "use take for bounds known at run time")
-    if isinstance(n, int) and not isinstance(s.start, SymDim) and not isinstance(s.stop, SymDim):
-        start, stop, step = s.indices(n)
-        if step > 0:
-            return start, max(start, stop), step
-        # on the flipped axis position p is n-1-p: start .. stop (exclusive, downwards) becomes n-1-start .. n-1-stop
-        first = n - 1 - start
-        return first, max(first, n - 1 - stop), step
-    if step < 0 and (s.start is not None or s.stop is not None):
-        raise _bad_index(x, "a negative step with bounds on a symbolic axis", "slice first, then flip with [::-1]")
-
-    def place(bound: Any, default: Dim) -> Dim:
-        return default if bound is None else bound if isinstance(bound, SymDim) or bound >= 0 else n + int(bound)
-
-    return place(s.start, 0), place(s.stop, n), int(step)
-
-
-def _index_array(x: Node, item: Any) -> Node:
-    if isinstance(item, (bool, np.bool_)):
-        raise _bad_index(x, "a bool is no index", "use graphc.where(mask, a, b)")
-    node = lift(item)
-    if node.dtype.kind == "bool":
-        raise _bad_index(x, "a bool mask would make a shape that depends on data", "use graphc.where(mask, a, b)")
-    if not node.dtype.is_integer:
-        raise DTypeError(f"indexing {x.type}: an index must be an integer, got {node.type}", source=provenance.capture(), token="[")
-    return node
-
-
 __all__ = [
-    "arange", "check_index", "full", "gather", "getitem", "iota", "ones", "scatter_add", "size", "take", "take_along_axis", "zeros",
+    "arange", "check_index", "full", "gather", "iota", "ones", "scatter_add", "size", "take", "take_along_axis", "zeros",
 ]  # fmt: skip

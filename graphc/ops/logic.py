@@ -26,7 +26,9 @@ lt_op = _comparison("lt", "{0} < {1}", "<")
 le_op = _comparison("le", r"{0} \leq {1}", "≤")
 gt_op = _comparison("gt", "{0} > {1}", ">")
 ge_op = _comparison("ge", r"{0} \geq {1}", "≥")
-isnan_op = elementwise("isnan", zero=_FLAT, latex=r"\operatorname{{isnan}}({0})", samples=Samples(gradient=False), doc="Whether x is NaN.")
+isnan_op = elementwise(
+    "isnan", zero=_FLAT, latex=r"\operatorname{{isnan}}({0})", samples=Samples(gradient=False), doc="Whether x is NaN."
+)
 isfinite_op = elementwise(
     "isfinite", zero=_FLAT, latex=r"\operatorname{{isfinite}}({0})", samples=Samples(gradient=False),
     doc="Whether x is neither NaN nor infinite.",
@@ -34,12 +36,25 @@ isfinite_op = elementwise(
 
 _BITS = Samples(((0.0, 15.0), (0.0, 15.0)), gradient=False)
 _FLAT_BITS = "bits have no derivative"
-and_op = elementwise("and", zero=_FLAT_BITS, latex=r"{0} \wedge {1}", symbol="∧", samples=_BITS, doc="Logical or bitwise and.")
-or_op = elementwise("or", zero=_FLAT_BITS, latex=r"{0} \vee {1}", symbol="∨", samples=_BITS, doc="Logical or bitwise or.")
+and_op = elementwise(
+    "and", zero=_FLAT_BITS, latex=r"{0} \wedge {1}", symbol="∧", samples=_BITS, doc="Logical or bitwise and."
+)
+or_op = elementwise(
+    "or", zero=_FLAT_BITS, latex=r"{0} \vee {1}", symbol="∨", samples=_BITS, doc="Logical or bitwise or."
+)
 xor_op = elementwise("xor", zero=_FLAT_BITS, latex=r"{0} \oplus {1}", symbol="⊕", samples=_BITS, doc="Exclusive or.")
-not_op = elementwise("not", zero=_FLAT_BITS, latex=r"\neg {0}", symbol="¬", samples=_BITS, doc="Logical or bitwise not.")
+not_op = elementwise(
+    "not", zero=_FLAT_BITS, latex=r"\neg {0}", symbol="¬", samples=_BITS, doc="Logical or bitwise not."
+)
 shl_op = elementwise("shl", zero=_FLAT_BITS, latex=r"{0} \ll {1}", symbol="<<", samples=_BITS, doc="Bits moved up.")
-shr_op = elementwise("shr", zero=_FLAT_BITS, latex=r"{0} \gg {1}", symbol=">>", samples=_BITS, doc="Bits moved down (signed: arithmetically).")
+shr_op = elementwise(
+    "shr",
+    zero=_FLAT_BITS,
+    latex=r"{0} \gg {1}",
+    symbol=">>",
+    samples=_BITS,
+    doc="Bits moved down (signed: arithmetically).",
+)
 
 
 def eq(a: Operand, b: Operand) -> Node:

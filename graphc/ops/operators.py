@@ -12,7 +12,7 @@ from typing import Any
 
 import graphc.ops as ops
 from graphc.ir import Node
-from graphc.ops.indexing import getitem
+from graphc.ops.subscripts import getitem
 
 _BINARY: dict[str, str] = {
     "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "floordiv": "floordiv", "mod": "mod", "pow": "pow",

@@ -19,7 +19,16 @@ from graphc import provenance
 from graphc.errors import AttributeRuleError, DTypeError
 from graphc.ir import Node
 from graphc.ops.broadcasting import (
-    Operand, cast, infer_reduction, lift, normal_axes, normal_axis, reduction_calls, restore_axes, sum_op, zeros_like,
+    Operand,
+    cast,
+    infer_reduction,
+    lift,
+    normal_axes,
+    normal_axis,
+    reduction_calls,
+    restore_axes,
+    sum_op,
+    zeros_like,
 )  # fmt: skip
 from graphc.ops.declare import Custom, Reduction, Samples, Template, Transpose, Zero, declare
 from graphc.types import Dim, TensorType, bool_, int32
@@ -126,7 +135,7 @@ def _cumsum(x: Any, *, axis: int, reverse: bool) -> Any:
 
 cumsum_op = declare(
     "cumsum", infer=_infer_cumsum, reference=_cumsum,
-    derivative=Transpose(lambda ct, node, i: cumsum_op(ct, axis=node.attrs["axis"], reverse=not node.attrs["reverse"])),
+    derivative=Transpose(lambda ct, node, i: ops.cumsum(ct, node.attrs["axis"], not node.attrs["reverse"])),
     lowering=Template("cumsum"), latex=r"\operatorname{{cumsum}}({0})", symbol="Σ≤",
     samples=Samples(calls=lambda: [(((4,),), {"axis": 0, "reverse": False}), (((2, 3),), {"axis": 1, "reverse": True})]),
     doc="Running sum along an axis, from its end if reverse.",

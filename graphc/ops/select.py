@@ -17,7 +17,15 @@ from graphc import provenance
 from graphc.errors import DifferentiationError, DTypeError, ShapeError
 from graphc.ir import Node
 from graphc.ops.broadcasting import (
-    Operand, broadcast_shapes, broadcast_to, cast, full_like, lift, promote, promote_dtypes, zeros_like,
+    Operand,
+    broadcast_shapes,
+    broadcast_to,
+    cast,
+    full_like,
+    lift,
+    promote,
+    promote_dtypes,
+    zeros_like,
 )  # fmt: skip
 from graphc.ops.declare import Custom, Movement, Samples, Zero, composite, declare, elementwise, same_types
 from graphc.types import TensorType, bool_
@@ -42,7 +50,8 @@ def _where_calls() -> list[Any]:
 
 where_op = elementwise(
     "where", derivative=Custom(_where_vjp, _where_jvp, latex=("", r"[{0}]\,{g}", r"[\neg {0}]\,{g}")),
-    latex=r"{0}\;?\;{1} : {2}", symbol="?:", samples=Samples(calls=_where_calls), doc="The second where the first holds, else the third.",
+    latex=r"{0}\;?\;{1} : {2}", symbol="?:", samples=Samples(calls=_where_calls),
+    doc="The second where the first holds, else the third.",
 )  # fmt: skip
 
 
@@ -95,7 +104,8 @@ def _chain_expand(ct: Node, partial: Node) -> Node:
 
 def _chain_vjp(g: Node, node: Node) -> tuple[Node | None, ...]:
     ct, partial = node.inputs
-    return chain_product(g, partial), chain_product(g, ct)
+    # for the partial: g may be infinite where the branch was not taken, so the primal zero must win
+    return chain_product(g, partial), chain_product(ct, g)
 
 
 def _chain_jvp(tangents: tuple[Node | None, ...], node: Node) -> Node:
@@ -181,7 +191,10 @@ def _custom_vjp(ct: Node, node: Node) -> tuple[Node | None, ...]:
             f"the vjp of {function} returned {len(cotangents)} cotangents for {len(node.inputs)} operands",
             source=node.source, token=str(function), help="return one for each operand, None where there is none",
         )  # fmt: skip
-    return tuple(None if c is None else _fitted(function, cast(lift(c), x.dtype), x) for c, x in zip(cotangents, node.inputs, strict=True))
+    return tuple(
+        None if c is None else _fitted(function, cast(lift(c), x.dtype), x)
+        for c, x in zip(cotangents, node.inputs, strict=True)
+    )
 
 
 def _fitted(function: CustomFunction, ct: Node, x: Node) -> Node:
@@ -190,11 +203,10 @@ def _fitted(function: CustomFunction, ct: Node, x: Node) -> Node:
     return broadcast_to(ct, x.shape)
 
 
-def _custom_jvp(tangents: tuple[Node | None, ...], node: Node) -> Node:
+def _custom_jvp(tangents: tuple[Node | None, ...], node: Node) -> Node | None:
     function: CustomFunction = node.attrs["function"]
     if function.jvp is None:
-        raise DifferentiationError(f"{function} declares no jvp", source=node.source, token=str(function),
-                                   help="pass jvp= to graphc.custom")  # fmt: skip
+        return None  # forward mode transposes the vjp
     full = tuple(zeros_like(x) if t is None else t for t, x in zip(tangents, node.inputs, strict=True))
     return broadcast_to(cast(lift(function.jvp(full, node, *node.inputs)), node.dtype), node.shape)
 
@@ -216,7 +228,8 @@ def custom(
         vjp: ``vjp(ct, y, *operands)`` gives one cotangent an operand (a Node if there is one operand; None for none).
         jvp: ``jvp(tangents, y, *operands)`` gives the tangent of ``y``; missing tangents arrive as zeros.
 
-    Differentiating without the one that is needed raises a DifferentiationError.
+    Forward mode without a ``jvp`` transposes the ``vjp``, which must be linear in ``ct``; differentiating a function that
+    has neither raises a DifferentiationError.
 
     >>> @custom(vjp=lambda ct, y, x: ops.clip(ct, -1, 1))
     ... def clipped_gradient(x):

@@ -28,7 +28,9 @@ def as_float(x: Operand) -> Node:
 _POSITIVE = Samples(((1e-3, 1e3),))
 _UNIT = Samples(((-0.9, 0.9),))
 
-exp_op = elementwise("exp", partials=lambda y, x: (y,), latex="e^{{{0}}}", symbol="exp", partial_latex=("{y}",), doc="e to the x.")
+exp_op = elementwise(
+    "exp", partials=lambda y, x: (y,), latex="e^{{{0}}}", symbol="exp", partial_latex=("{y}",), doc="e to the x."
+)
 expm1_op = elementwise("expm1", partials=lambda y, x: (ops.add(y, 1),), latex="e^{{{0}}} - 1", symbol="expm1",
                        partial_latex=("{y} + 1",), doc="exp(x) - 1, precise near 0.")  # fmt: skip
 log_op = elementwise("log", partials=lambda y, x: (ops.div(1, x),), latex=r"\ln {0}", symbol="ln", samples=_POSITIVE,
@@ -47,14 +49,23 @@ erf_op = elementwise(
     latex=r"\operatorname{{erf}}({0})", symbol="erf", partial_latex=(r"\frac{{2}}{{\sqrt\pi}} e^{{-{0}^2}}",),
     doc="Gauss error function.",
 )  # fmt: skip
-sin_op = elementwise("sin", partials=lambda y, x: (cos_op(x),), latex=r"\sin {0}", symbol="sin", partial_latex=(r"\cos {0}",), doc="Sine.")
-cos_op = elementwise("cos", partials=lambda y, x: (ops.neg(sin_op(x)),), latex=r"\cos {0}", symbol="cos",
+sin_op = elementwise(
+    "sin",
+    partials=lambda y, x: (ops.cos(x),),
+    latex=r"\sin {0}",
+    symbol="sin",
+    partial_latex=(r"\cos {0}",),
+    doc="Sine.",
+)
+cos_op = elementwise("cos", partials=lambda y, x: (ops.neg(ops.sin(x)),), latex=r"\cos {0}", symbol="cos",
                      partial_latex=(r"-\sin {0}",), doc="Cosine.")  # fmt: skip
 tan_op = elementwise("tan", partials=lambda y, x: (ops.add(1, ops.mul(y, y)),), latex=r"\tan {0}", symbol="tan",
                      samples=Samples(((-1.2, 1.2),)), partial_latex=("1 + {y}^2",), doc="Tangent.")  # fmt: skip
-sinh_op = elementwise("sinh", partials=lambda y, x: (cosh_op(x),), latex=r"\sinh {0}", symbol="sinh", partial_latex=(r"\cosh {0}",),
+sinh_op = elementwise("sinh", partials=lambda y, x: (ops.cosh(x),), latex=r"\sinh {0}", symbol="sinh",
+                      partial_latex=(r"\cosh {0}",),
                       doc="Hyperbolic sine.")  # fmt: skip
-cosh_op = elementwise("cosh", partials=lambda y, x: (sinh_op(x),), latex=r"\cosh {0}", symbol="cosh", partial_latex=(r"\sinh {0}",),
+cosh_op = elementwise("cosh", partials=lambda y, x: (ops.sinh(x),), latex=r"\cosh {0}", symbol="cosh",
+                      partial_latex=(r"\sinh {0}",),
                       doc="Hyperbolic cosine.")  # fmt: skip
 # 1 - x^2 as (1 - x)(1 + x): no cancellation near the ends
 asin_op = elementwise("asin", partials=lambda y, x: (_arc_slope(x),), latex=r"\arcsin {0}", symbol="asin", samples=_UNIT,
@@ -82,9 +93,13 @@ atan2_op = elementwise(
 
 _STEPS = "rounding is piecewise constant"
 _WHOLE = Samples(avoid=tuple(n / 2 for n in range(-6, 7)))
-floor_op = elementwise("floor", zero=_STEPS, latex=r"\lfloor {0} \rfloor", symbol="⌊x⌋", samples=_WHOLE, doc="Rounded down.")
+floor_op = elementwise(
+    "floor", zero=_STEPS, latex=r"\lfloor {0} \rfloor", symbol="⌊x⌋", samples=_WHOLE, doc="Rounded down."
+)
 ceil_op = elementwise("ceil", zero=_STEPS, latex=r"\lceil {0} \rceil", symbol="⌈x⌉", samples=_WHOLE, doc="Rounded up.")
-trunc_op = elementwise("trunc", zero=_STEPS, latex=r"\operatorname{{trunc}}({0})", symbol="trunc", samples=_WHOLE, doc="Rounded towards 0.")
+trunc_op = elementwise(
+    "trunc", zero=_STEPS, latex=r"\operatorname{{trunc}}({0})", symbol="trunc", samples=_WHOLE, doc="Rounded towards 0."
+)
 round_op = elementwise("round", zero=_STEPS, latex=r"\operatorname{{round}}({0})", symbol="round", samples=_WHOLE,
                        doc="Rounded to the nearest, halves to even.")  # fmt: skip
 
@@ -320,6 +335,29 @@ def round(x: Operand) -> Node:
 
 
 __all__ = [
-    "acos", "asin", "atan", "atan2", "ceil", "cos", "cosh", "erf", "exp", "exp2", "expm1", "floor", "log", "log10",
-    "log1p", "log2", "round", "rsqrt", "sigmoid", "sin", "sinh", "sqrt", "tan", "tanh", "trunc",
+    "acos",
+    "asin",
+    "atan",
+    "atan2",
+    "ceil",
+    "cos",
+    "cosh",
+    "erf",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "round",
+    "rsqrt",
+    "sigmoid",
+    "sin",
+    "sinh",
+    "sqrt",
+    "tan",
+    "tanh",
+    "trunc",
 ]  # fmt: skip

@@ -125,10 +125,15 @@ def test_index_errors(index: Any, kind: type[GraphcError], text: str) -> None:
 def test_take_along_axis(axis: int) -> None:
     x = array(3, 4, 2)
     shape = [1 if a == axis % 3 else d for a, d in enumerate(x.shape)]
-    indices = np.random.default_rng(0).integers(0, x.shape[axis], [2 if a == axis % 3 else d for a, d in enumerate(x.shape)])
+    indices = np.random.default_rng(0).integers(
+        0, x.shape[axis], [2 if a == axis % 3 else d for a, d in enumerate(x.shape)]
+    )
     np.testing.assert_array_equal(value(ops.take_along_axis(x, indices, axis)), np.take_along_axis(x, indices, axis))
     wide = indices[:, :, :1] if axis == 0 else indices[:1]
-    np.testing.assert_array_equal(value(ops.take_along_axis(x, wide, axis)), np.take_along_axis(x, np.broadcast_to(wide, np.broadcast_shapes(wide.shape, shape)), axis))
+    np.testing.assert_array_equal(
+        value(ops.take_along_axis(x, wide, axis)),
+        np.take_along_axis(x, np.broadcast_to(wide, np.broadcast_shapes(wide.shape, shape)), axis),
+    )
     with pytest.raises(IndexRangeError):
         value(ops.take_along_axis(x, indices + 9, axis))
 
@@ -191,7 +196,8 @@ EQUATIONS = [
     ("bhqd,bhkd->bhqk", (2, 3, 4, 5), (2, 3, 6, 5)), ("...ij,...jk->...ik", (5, 2, 3), (5, 3, 4)),
     ("...ij,jk->...ik", (5, 2, 3), (3, 4)), ("...i->...", (2, 3)), ("...ij,...jk->...ik", (1, 2, 3), (5, 3, 4)),
     ("ij,kl->ijkl", (2, 3), (4, 5)), ("ijk,jil->kl", (2, 3, 4), (3, 2, 5)), ("ab,bc,cd->ad", (2, 3), (3, 4), (4, 5)),
-    ("ab,bc,cd", (2, 3), (3, 4), (4, 5)), ("a,ab,b->", (2,), (2, 3), (3,)), ("ij,ik->i", (2, 3), (2, 4)), ("bi,oi->bo", (4, 3), (5, 3)),
+    ("ab,bc,cd", (2, 3), (3, 4), (4, 5)), ("a,ab,b->", (2,), (2, 3), (3,)), ("ij,ik->i", (2, 3), (2, 4)),
+    ("bi,oi->bo", (4, 3), (5, 3)),
     ("ij,jk->ik", (2, 0), (0, 4)), ("...,...->...", (2, 3), (3,)), ("ba", (2, 3)), ("i...->...", (3, 2)),
 ]  # fmt: skip
 
@@ -229,7 +235,8 @@ def test_einsum_errors(equation: str, shapes: Any, text: str) -> None:
 
 
 MATMULS = [((2, 3), (3, 4)), ((3,), (3,)), ((3,), (3, 4)), ((2, 3), (3,)), ((5, 2, 3), (3, 4)), ((5, 2, 3), (5, 3, 4)),
-           ((2, 3), (5, 3, 4)), ((3,), (5, 3, 4)), ((5, 2, 3), (3,)), ((1, 2, 3), (5, 3, 4)), ((6, 1, 2, 3), (5, 3, 4)), ((0, 3), (3, 2)),
+           ((2, 3), (5, 3, 4)), ((3,), (5, 3, 4)), ((5, 2, 3), (3,)), ((1, 2, 3), (5, 3, 4)), ((6, 1, 2, 3),
+           (5, 3, 4)), ((0, 3), (3, 2)),
            ((2, 0), (0, 3))]  # fmt: skip
 
 

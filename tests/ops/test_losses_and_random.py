@@ -79,7 +79,9 @@ def test_binary_cross_entropy_and_its_extremes() -> None:
     s = 1 / (1 + np.exp(-x))
     want = -(t * np.log(s) + (1 - t) * np.log(1 - s))
     np.testing.assert_allclose(value(losses.binary_cross_entropy_with_logits(x, t, reduction="none")), want)
-    far = value(losses.binary_cross_entropy_with_logits(np.array([1e4, -1e4], np.float32), np.array([0, 1]), reduction="none"))
+    far = value(
+        losses.binary_cross_entropy_with_logits(np.array([1e4, -1e4], np.float32), np.array([0, 1]), reduction="none")
+    )
     assert far.tolist() == [1e4, 1e4]
 
 
@@ -98,7 +100,8 @@ def test_regression_losses() -> None:
      (lambda: losses.cross_entropy(LOGITS, np.ones((6, 3))), ShapeError, "distributions must be [6,4], got [6,3]"),
      (lambda: losses.cross_entropy(LOGITS, LABELS > 0), DTypeError, "the target is bool"),
      (lambda: losses.mse(LOGITS, LOGITS, reduction="avg"), AttributeRuleError, "choose 'mean', 'sum' or 'none'"),
-     (lambda: random.key(-1), AttributeRuleError, "a seed is from 0"), (lambda: random.key(1.5), DTypeError, "a seed is an integer"),
+     (lambda: random.key(-1), AttributeRuleError, "a seed is from 0"), (lambda: random.key(1.5), DTypeError,
+     "a seed is an integer"),
      (lambda: random.uniform(ops.zeros((2,)), (3,)), DTypeError, "a key is u32[2], got f32[2]"),
      (lambda: random.uniform(random.key(0), (3,), dtype="int32"), DTypeError, "a float dtype is wanted"),
      (lambda: random.randint(random.key(0), (3,), 5, 5), AttributeRuleError, "cannot draw from 5 to 5")],
@@ -152,7 +155,7 @@ def test_distributions() -> None:
     k, n = random.key(2024), 20_000
     u = value(random.uniform(k, (n,)))
     assert u.dtype == np.float32
-    assert 0 <= u.min() and u.max() < 1
+    assert u.min() >= 0 and u.max() < 1
     assert (u * 2**24 == np.floor(u * 2**24)).all()
     assert abs(u.mean() - 0.5) < 0.01
     assert abs(u.var() - 1 / 12) < 0.005
@@ -165,7 +168,7 @@ def test_distributions() -> None:
     r = value(random.randint(k, (n,), -3, 4))
     assert sorted(set(r.tolist())) == list(range(-3, 4))
     w = value(random.uniform(k, (n,), -2.0, 5.0))
-    assert -2 <= w.min() and w.max() < 5
+    assert w.min() >= -2 and w.max() < 5
 
 
 def test_a_draw_has_a_symbolic_shape() -> None:

@@ -151,7 +151,8 @@ def test_second_derivative_against_finite_differences(name: str) -> None:
         eps = 1e-5
         up, down = (
             Example(example.op, tuple(
-                a + sign * eps * steps[which.index(i)] * np.maximum(np.abs(a) * 1e-1, 1e-1 if np.min(np.abs(a), initial=1) > 1e-1 else 1e-3)
+                a + sign * eps * steps[which.index(i)] * np.maximum(np.abs(a) * 1e-1, 1e-1 if np.min(np.abs(a),
+                initial=1) > 1e-1 else 1e-3)
                 if i in which else a for i, a in enumerate(example.arrays)
             ), example.attrs)
             for sign in (1, -1)
