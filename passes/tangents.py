@@ -69,7 +69,8 @@ def _tangent(node: Node, tangents: tuple[Node | None, ...], via: dict[Node, Node
                 raise no_path(node, f"it is linear in operand {operands[0]} only", _path(node, via), ())
             return _linear(node, tangents, operands, joint)
         case Custom(vjp=vjp, jvp=jvp):
-            return _twice_transposed(node, tangents, vjp) if jvp is None else jvp(tangents, node)
+            found = None if jvp is None else jvp(tangents, node)
+            return _twice_transposed(node, tangents, vjp) if found is None else found
         case NotDifferentiable(reason=reason):
             raise no_path(node, reason, _path(node, via), ())
         case _:
