@@ -98,7 +98,7 @@ def emit_assembly(text: str, target: VectorTarget, opt_level: int = 2) -> str:
 @contextlib.contextmanager
 def _machine_and_module(text: str, target: VectorTarget, opt_level: int) -> Iterator[tuple[Any, Any]]:
     with _LOCK, llvm.create_context() as context:
-        machine = target_machine(target, opt_level)
+        machine = _machine(target, opt_level)
         try:
             module = llvm.parse_assembly(text, context)
         except RuntimeError as error:
@@ -120,10 +120,18 @@ def _explain(what: str, text: str, error: RuntimeError) -> CompileError:
     return CompileError(what, notes=tuple(notes), help="this is a defect of graphc's code generator: please report it")
 
 
+def _machine(target: VectorTarget, opt_level: int) -> Any:
+    # The small code model: JITLink keeps an object's sections together, and the large model that LLVM's JITs default to
+    # costs two instructions at every constant and call.
+    triple = str(target_machine(target, opt_level).triple)
+    return llvm.Target.from_triple(triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=opt_level, reloc="pic", codemodel="small", jit=True
+    )
+
+
 @functools.cache
 def _linker() -> Any:
-    vector_target()  # initialises LLVM's native target
-    return llvm.create_lljit_compiler(target_machine(), use_jit_link=True, suppress_errors=True)
+    return llvm.create_lljit_compiler(_machine(vector_target(), 2), use_jit_link=True, suppress_errors=True)
 
 
 def load_object(data: bytes, exports: Iterable[str], symbols: Mapping[str, int] | None = None) -> Library:
