@@ -66,6 +66,7 @@ float32 = DType("f32", "float32", "float", 4)
 float64 = DType("f64", "float64", "float", 8)
 DTYPES: tuple[DType, ...] = (bool_, int32, int64, uint32, float32, float64)
 _BY_NAME: Mapping[str, DType] = {n: d for d in DTYPES for n in (d.short, d.name)}
+_BY_NUMPY: Mapping[np.dtype[Any], DType] = {d.numpy: d for d in DTYPES}  # np.dtype.name is slow
 
 
 def as_dtype(dtype: DType | str | type | np.dtype[Any]) -> DType:
@@ -81,6 +82,8 @@ def as_dtype(dtype: DType | str | type | np.dtype[Any]) -> DType:
         return dtype
     if isinstance(dtype, str) and dtype in _BY_NAME:
         return _BY_NAME[dtype]
+    if isinstance(dtype, np.dtype) and dtype in _BY_NUMPY:
+        return _BY_NUMPY[dtype]
     try:
         name = np.dtype(dtype).name
     except TypeError:
