@@ -249,7 +249,7 @@ def he_normal(*, seed: int | None = None) -> Initializer:
 def lecun_uniform(*, seed: int | None = None) -> Initializer:
     """Uniform of variance ``1 / fan_in``.
 
-    Source: LeCun, Bottou, Orr, Müller, "Efficient BackProp", in Neural Networks: Tricks of the Trade, 1998, section 4.6.
+    Source: LeCun, Bottou, Orr, Müller, "Efficient BackProp", Neural Networks: Tricks of the Trade, 1998, section 4.6.
     """
     return _scaled("lecun_uniform", seed, lambda i, o: 1.0 / i, _draw_uniform)
 
