@@ -43,7 +43,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import AttributeRuleError, DTypeError, ShapeError
 from graphc.ir import REGISTRY, Node, Op
 from graphc.scalar import PRIMITIVES
 from graphc.types import TensorType, bool_
@@ -192,6 +192,8 @@ def elementwise(
     row = PRIMITIVES[primitive or name]
 
     def infer(types: tuple[TensorType, ...], **attrs: Any) -> TensorType:
+        if attrs:
+            raise AttributeRuleError(f"{name}: has no attribute {', '.join(attrs)}")
         if len(types) != row.arity:
             raise ShapeError(f"{name}: takes {row.arity} operands, got {len(types)}")
         checked = types

@@ -151,6 +151,7 @@ WRONG = {
     "wrong type": (HEAD + "  %0: f32[4] = neg(%x)\n  return\n}", "line 2, column 7: neg gives f32[3], but f32[4]"),
     "broken rule": (HEAD + "  %0: f32[3] = add(%x)\n  return\n}", "line 2, column 16: add: takes 2 operands"),
     "no such attribute": (HEAD + "  %0: f32[3] = sum(%x) {axis=1}\n  return\n}", "line 2, column 16: "),
+    "attribute of none": (HEAD + "  %0: f32[3] = neg(%x) {axis=1}\n  return\n}", "neg: has no attribute axis"),
     "twice": (HEAD + "  %0: f32[3] = neg(%x)\n  %0: f32[3] = neg(%x)\n  return\n}", "line 3, column 3: %0 is defined twice"),
     "not closed": (HEAD + "  return y = %x", "the graph is not closed"),
     "no dtype": ("graph f(%x: f16[3]) {\n return\n}", "line 1, column 13: f16 is no dtype"),
