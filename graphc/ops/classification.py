@@ -197,6 +197,13 @@ soft_cross_entropy_op = composite(
 )  # fmt: skip
 
 
+def _infer_bce(types: tuple[TensorType, ...]) -> TensorType:
+    out = same_types("binary_cross_entropy_with_logits", types)
+    if not out.dtype.is_float:
+        raise DTypeError(f"binary_cross_entropy_with_logits: is defined on floats, got {out}")
+    return out
+
+
 def _bce_array(x: Any, z: Any) -> Any:
     with np.errstate(all="ignore"):
         return (np.logaddexp(x.astype(np.float64), 0) - x.astype(np.float64) * z).astype(x.dtype)
@@ -204,7 +211,7 @@ def _bce_array(x: Any, z: Any) -> Any:
 
 bce_op = composite(
     "binary_cross_entropy_with_logits", lambda x, z: ops.sub(ops.softplus(x), ops.mul(x, z)),
-    infer=lambda types: same_types("binary_cross_entropy_with_logits", types), reference=_bce_array,
+    infer=_infer_bce, reference=_bce_array,
     derivative=Partials(lambda y, x, z: (ops.sub(ops.sigmoid(x), z), ops.neg(x)), (r"\sigma({0}) - {1}", "-{0}")),
     latex=r"\ln(1 + e^{{{0}}}) - {0}\,{1}", symbol="BCE", samples=Samples(((-3.0, 3.0), (0.0, 1.0))),
     doc="Negative log likelihood of a yes/no label under sigmoid(x), without overflow.",

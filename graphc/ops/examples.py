@@ -99,7 +99,7 @@ def draw(
 ) -> np.ndarray:  # fmt: skip
     """Values in an interval, log-uniform where it spans more than two decades on one side of zero.
 
-    >>> draw((2,), 1, 9, int32, np.random.default_rng(0)).dtype
+    >>> draw((2,), 1, 9, as_dtype("int32"), np.random.default_rng(0)).dtype
     dtype('int32')
     """
     if dtype == bool_:

@@ -77,6 +77,10 @@ def variable(
     """Declare a state variable and return the node of its value; scopes prefix its name.
 
     ``initializer(shape, dtype, full_name)`` makes the first value (zeros if absent).
+
+    >>> with provenance.scope("layer"):
+    ...     variable("step", (), dtype="int32").name
+    'layer/step'
     """
     path = "/".join((*provenance.scope_path(), name))
     type_ = TensorType(as_dtype(dtype), as_shape(shape))
@@ -112,6 +116,9 @@ def constant(value: Any, dtype: Any = None) -> Node:
 
     Raises:
         DTypeError: the values have no dtype of graphc's.
+
+    >>> str(constant([1.0, 2.0]).type), str(constant(np.arange(3)).type)
+    ('f32[2]', 'i64[3]')
     """
     if isinstance(value, Node):
         return value
