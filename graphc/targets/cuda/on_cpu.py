@@ -1,9 +1,9 @@
 """CUDA C++ text, executed on the CPU: the oracle for machines without a GPU.
 
-What enters: the text of a ``.cu`` file with a C host entry, and NumPy arrays. What leaves: the arrays as the kernels left
-them. Invariant: the text is compiled unchanged (``cuda_on_cpu.h`` is pre-included), it runs under several orders of
-blocks and threads, and a run that races, diverges at a barrier, leaves its buffers, or whose result depends on the order
-raises a :class:`KernelFault` that names the line. Linux with g++ or clang++ is needed. ::
+What enters: the text of a ``.cu`` file with a C host entry, and NumPy arrays. What leaves: the arrays as the kernels
+left them. Invariant: the text is compiled unchanged (``cuda_on_cpu.h`` is pre-included), it runs under several orders of
+blocks and threads, and a run that races, diverges at a barrier, leaves its buffers, or depends on the order raises
+a :class:`KernelFault` that names the line. Linux with g++ or clang++ is needed. ::
 
     __global__ void twice(float* x) { x[threadIdx.x] *= 2.0f; }
     extern "C" int run(void** buffers) { return GRAPHC_LAUNCH(twice, 1, 32, 0, (float*)buffers[0]); }
@@ -166,7 +166,7 @@ def _compiled(source: str, check: bool, compiler: str) -> CpuModule:
     folder = Path(tempfile.mkdtemp(dir=_folder().name))
     text, unit, shared = folder / "graphc.cu", folder / "graphc.o", folder / "graphc.so"
     text.write_text(source)
-    options = ["-std=c++17", "-O1", "-g1", "-fPIC", "-ffp-contract=off", "-w"]
+    options = ["-std=c++17", "-O1", "-g1", "-fPIC", "-ffp-contract=off", "-fwrapv", "-w"]
     if check:  # instrumented by the compiler, but linked without its run-time library: the header takes its place
         options += ["-fsanitize=thread", "-DGRAPHC_CPU_CHECK=1"]
     _run([compiler, "-x", "c++", *options, "-include", str(HEADER), "-c", "graphc.cu", "-o", unit.name], folder, source)
