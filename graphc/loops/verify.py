@@ -358,7 +358,7 @@ class _Verifier:
         declared, depth = self.known_accumulator(stmt.accumulator)
         self.same(declared.dtype, self.operand(stmt.value), f"accumulator %{stmt.accumulator}")
         for loop in self.loops[depth:]:
-            if loop.kind in ("parallel", "block", "thread"):
+            if loop.kind in ("parallel", "block"):  # over threads it is combined where it is read
                 self.fail(f"%{stmt.accumulator} is accumulated across {loop.kind} loop {loop.var.name}")
 
     def loop(self, loop: For) -> None:
