@@ -1,0 +1,294 @@
+"""A lowered program as one native call.
+
+What enters: a :class:`~graphc.loops.ir.LoopProgram` and :class:`CpuOptions`. What leaves: a :class:`CpuExecutable`, whose
+``run`` checks its arrays, fills a table of addresses and makes one native call with the GIL released. Invariant: the
+machine code holds no address (pointers, pool and status are arguments), so it can be kept on disk; no call writes
+outside of the arrays it was given and its own arena, and two calls at once never share an arena.
+
+The entry, for a program with input x, output y and a scratch arena::
+
+    void graphc_entry(ptr pointers, ptr pool, ptr status)      pointers = [x, y, arena], status: 0 = fine, else site + 1
+    void graphc_launch(ptr pointers, ptr pool, ptr status, i64 n)      the n-th launch alone (profiles)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+import graphc
+from graphc.errors import CompileError, IndexRangeError, InputError
+from graphc.loops.ir import BufferSlot, LoopProgram
+from graphc.targets.cpu.emit import emit_program
+from graphc.targets.cpu.host import VectorTarget, vector_target
+from graphc.targets.cpu.jit import Library, emit_assembly, emit_object, llvm_version, load_object
+from graphc.targets.cpu.object_cache import ObjectCache, cache_key, default_directory
+from graphc.targets.cpu.threads import ThreadPool, available_cpus, parallel_address
+
+__all__ = ["CpuExecutable", "CpuOptions", "compile_program", "compile_text"]
+
+_ALIGNMENT = 64
+_EXPORTS = ("graphc_entry", "graphc_launch")
+
+
+@dataclass(frozen=True)
+class CpuOptions:
+    """How to compile for the CPU.
+
+    Attributes:
+        threads: how many threads a call uses, the caller's among them (None: the CPUs this process may use).
+        vector: the machine to compile for (the host unless said).
+        cache: whether object code is looked for and kept on disk.
+        cache_dir: where (None: :func:`~graphc.targets.cpu.object_cache.default_directory`).
+        opt_level: LLVM's code generation level, 0 to 3.
+    """
+
+    threads: int | None = None
+    vector: VectorTarget = field(default_factory=vector_target)
+    cache: bool = True
+    cache_dir: Path | None = None
+    opt_level: int = 2
+
+    @property
+    def thread_count(self) -> int:
+        """``threads`` as a number."""
+        return available_cpus() if self.threads is None else self.threads
+
+    def object_cache(self) -> ObjectCache:
+        """The cache that these options name (a disabled one if ``cache`` is false)."""
+        return ObjectCache((self.cache_dir or default_directory()) if self.cache else None)
+
+
+def compile_program(program: LoopProgram, options: CpuOptions | None = None) -> CpuExecutable:
+    """Machine code of a scheduled program, from the cache where it is there.
+
+    Raises:
+        CompileError: code generation or linking failed.
+    """
+    options = options or CpuOptions()
+    start = perf_counter()
+    text = emit_program(program, options.vector, options.thread_count)
+    return compile_text(program, text, options, started=start)
+
+
+def compile_text(
+    program: LoopProgram, text: str, options: CpuOptions, *, started: float | None = None
+) -> CpuExecutable:
+    """As :func:`compile_program`, for the LLVM IR of a program that is already printed.
+
+    Args:
+        program: describes the buffers and sites that ``text`` is about.
+        text: a module that defines ``graphc_entry`` (and ``graphc_launch``, if the program has launches).
+        started: when work on it began, for ``compile_seconds``.
+
+    Raises:
+        CompileError: the text is not valid, or needs a symbol that nobody has.
+    """
+    start = perf_counter() if started is None else started
+    exports = _EXPORTS if program.launches else _EXPORTS[:1]
+    vector = options.vector
+    pool = ThreadPool.get(options.thread_count)
+    symbols = {"graphc_parallel": parallel_address()} if "@graphc_parallel" in text else {}
+    cache = options.object_cache()
+    key = cache_key(
+        text, vector.cpu, vector.features, vector.level, str(options.opt_level), llvm_version(), graphc.__version__
+    )
+    found = cache.load(key)
+    library: Library | None = None
+    note = found.why
+    if found.data is not None:
+        try:
+            before = perf_counter()
+            library = load_object(found.data, exports, symbols)
+        except CompileError:  # made against a C library that this system no longer has
+            note = "the entry does not link"
+    if library is None:
+        data = emit_object(text, vector, options.opt_level)
+        trouble = cache.store(key, data)
+        note = f"miss: {note}" + (f"; {trouble}" if trouble and trouble != note else "")
+        before = perf_counter()
+        library = load_object(data, exports, symbols)
+    now = perf_counter()
+    return CpuExecutable(program, options, text, library, pool, note, now - start, now - before)
+
+
+class _Frame:
+    """What one call in flight owns: the table of addresses, the arena and the status cell."""
+
+    __slots__ = ("arena", "kept", "status", "status_address", "table", "table_address")
+
+    def __init__(self, fixed: Sequence[int], arena_size: int) -> None:
+        self.arena = np.empty(arena_size + _ALIGNMENT, np.uint8)
+        base = self.arena.ctypes.data
+        self.table = (ctypes.c_int64 * (len(fixed) + 1))(*fixed, base + -base % _ALIGNMENT)
+        self.table_address = ctypes.addressof(self.table)
+        self.status = ctypes.c_int64(0)
+        self.status_address = ctypes.addressof(self.status)
+        self.kept: list[Any] = [None] * len(fixed)  # the parameters whose addresses the table holds
+
+
+class CpuExecutable:
+    """A program that runs.
+
+    Attributes:
+        compile_seconds: from the loop IR to callable code, reading the cache or not.
+        load_seconds: the linking in it.
+        cache: "hit", or "miss: " and why.
+    """
+
+    def __init__(
+        self, program: LoopProgram, options: CpuOptions, text: str, library: Library, pool: ThreadPool,
+        cache: str, compile_seconds: float, load_seconds: float,
+    ) -> None:  # fmt: skip
+        self.program = program
+        self.options = options
+        self.cache = cache
+        self.compile_seconds = compile_seconds
+        self.load_seconds = load_seconds
+        self._text = text
+        self._library = library  # keeps the code
+        self._pool = pool
+        pointer = ctypes.c_void_p
+        self._entry = ctypes.CFUNCTYPE(None, pointer, pointer, pointer)(library["graphc_entry"])
+        slots = [slot for slot in program.buffers.values() if slot.role != "arena"]
+        self._constants = {slot.name: _constant(slot) for slot in slots if slot.role == "constant"}
+        self._fixed = [self._constants[s.name].ctypes.data if s.role == "constant" else 0 for s in slots]
+        self._places = tuple(
+            (n, slot.name, slot.type.dtype.numpy, slot.type.static_shape, slot.role == "parameter", slot.role)
+            for n, slot in enumerate(slots) if slot.role != "constant"
+        )  # fmt: skip
+        self._count = len(self._places)
+        # Frames not in use. list.pop and list.append are atomic, which makes this safe between threads without a lock
+        # that a fork or an interrupt could leave held: a frame lost that way is made anew.
+        self._frames: list[_Frame] = []
+
+    def run(self, arrays: Sequence[np.ndarray]) -> None:
+        """One step: reads inputs, updates parameters in place, fills outputs.
+
+        Args:
+            arrays: one for each of ``program.role("input", "parameter", "output")``, in that order; C-contiguous, of
+                the exact dtype and shape; the last two kinds writeable. Outputs must not overlap with anything else.
+
+        Raises:
+            InputError: an array does not fit (nothing has run).
+            IndexRangeError: an index was out of its axis; outputs and parameters are then unspecified.
+
+        A keyboard interrupt takes effect after the native call, never within.
+        """
+        frame = self._frame(arrays)
+        try:
+            self._entry(frame.table_address, self._pool.address, frame.status_address)
+            status = frame.status.value
+            if status:
+                frame.status.value = 0
+                raise self._range_error(status)
+        finally:
+            self._frames.append(frame)
+
+    def time_launches(self, arrays: Sequence[np.ndarray], repeats: int = 20) -> list[float]:
+        """Median seconds of each launch over ``repeats`` whole steps, one launch at a time.
+
+        Parameters are updated by every step, as :meth:`run` does; the caller restores them.
+
+        Raises:
+            InputError, IndexRangeError: as :meth:`run`.
+        """
+        count = len(self.program.launches)
+        if not count:
+            return []
+        pointer = ctypes.c_void_p
+        launch = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, ctypes.c_int64)(self._library["graphc_launch"])
+        frame = self._frame(arrays)
+        times: list[list[float]] = [[] for _ in range(count)]
+        try:
+            for _ in range(max(repeats, 1)):
+                for n in range(count):
+                    start = perf_counter()
+                    launch(frame.table_address, self._pool.address, frame.status_address, n)
+                    times[n].append(perf_counter() - start)
+            status = frame.status.value
+            if status:
+                frame.status.value = 0
+                raise self._range_error(status)
+        finally:
+            self._frames.append(frame)
+        return [statistics.median(t) for t in times]
+
+    def llvm(self) -> str:
+        """The LLVM IR that was compiled."""
+        return self._text
+
+    def asm(self) -> str:
+        """The assembly text of the machine code."""
+        return emit_assembly(self._text, self.options.vector, self.options.opt_level)
+
+    def source(self, stage: str) -> str:
+        """``llvm()`` or ``asm()`` by name.
+
+        Raises:
+            CompileError: the CPU target has no such stage.
+        """
+        if stage == "llvm":
+            return self.llvm()
+        if stage == "asm":
+            return self.asm()
+        raise CompileError(f"the cpu target has no stage {stage!r}", help='choose "llvm" or "asm"')
+
+    def _frame(self, arrays: Sequence[np.ndarray]) -> _Frame:
+        """A frame of our own whose table points to ``arrays``, all of which have been checked."""
+        if len(arrays) != self._count:
+            raise InputError(f"the program takes {self._count} arrays, got {len(arrays)}")
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = _Frame(self._fixed, self.program.arena_size)
+        table, kept = frame.table, frame.kept
+        try:
+            for (n, name, dtype, shape, parameter, role), array in zip(self._places, arrays, strict=True):
+                if parameter and kept[n] is array:
+                    continue
+                if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
+                    raise _misfit(name, role, dtype, shape, array)
+                flags = array.flags
+                if not (flags.c_contiguous and flags.aligned and (role == "input" or flags.writeable)):
+                    raise _misfit(name, role, dtype, shape, array)
+                table[n] = array.__array_interface__["data"][0]
+                if parameter:
+                    kept[n] = array
+        except BaseException:
+            self._frames.append(frame)
+            raise
+        return frame
+
+    def _range_error(self, status: int) -> IndexRangeError:
+        sites = self.program.sites
+        if not 0 < status <= len(sites):
+            return IndexRangeError(f"an index is out of its axis (guard site {status - 1})")
+        site = sites[status - 1]
+        return IndexRangeError(site.message(), source=site.source)
+
+
+def _constant(slot: BufferSlot) -> np.ndarray:
+    """A constant's data as the code reads it: contiguous, of the slot's dtype and shape."""
+    array = np.ascontiguousarray(slot.data, dtype=slot.type.dtype.numpy).reshape(slot.type.static_shape)
+    return array if array.flags.aligned else array.copy()
+
+
+def _misfit(name: str, role: str, dtype: np.dtype[Any], shape: tuple[int, ...], array: Any) -> InputError:
+    wanted = f"{dtype}{list(shape)}"
+    if not isinstance(array, np.ndarray):
+        return InputError(f"{role} {name} must be a NumPy array {wanted}, got {type(array).__name__}")
+    if array.dtype != dtype or array.shape != shape:
+        return InputError(f"{role} {name} must be {wanted}, got {array.dtype}{list(array.shape)}")
+    if type(array) is not np.ndarray:
+        return InputError(f"{role} {name} must be a plain NumPy array, got {type(array).__name__}")
+    lacks = [n for n in ("c_contiguous", "aligned") if not array.flags[n.upper()]]
+    lacks += ["writeable"] if role != "input" and not array.flags.writeable else []
+    return InputError(f"{role} {name} is not {' and '.join(lacks)}", help="pass numpy.ascontiguousarray(...) of it")
