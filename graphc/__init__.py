@@ -54,7 +54,33 @@ _EXPORTS: dict[str, str] = {
     "draw": "viz",
 }
 _ALIASES = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u32": "uint32"}
-_MODULES = ["checkpoint", "cli", "data", "driver", "errors", "init", "interpreter", "ir", "loops", "losses", "metrics", "nn", "ops", "optim", "provenance", "random", "rewrite", "scalar", "schedules", "targets", "text", "trace", "train", "types", "verify"]
+_MODULES = [
+    "checkpoint",
+    "cli",
+    "data",
+    "driver",
+    "errors",
+    "init",
+    "interpreter",
+    "ir",
+    "loops",
+    "losses",
+    "metrics",
+    "nn",
+    "ops",
+    "optim",
+    "provenance",
+    "random",
+    "rewrite",
+    "scalar",
+    "schedules",
+    "targets",
+    "text",
+    "trace",
+    "train",
+    "types",
+    "verify",
+]
 
 if TYPE_CHECKING:
     from graphc import data, errors, init, losses, metrics, nn, ops, optim, random, schedules

@@ -231,7 +231,7 @@ class Program:
             return print_program(self.loops)
         if stage == "cuda" and self.options.target != "cuda":
             return cuda_source(current.graph, self.options)
-        if stage in ("llvm", "asm", "cuda") and current.executable is not None:
+        if stage.partition(":")[0] in ("llvm", "asm", "cuda") and current.executable is not None:
             return current.executable.source(stage)
         raise GraphError(f"no source level {stage!r}", help="choose graph, simplified, loops, llvm, asm or cuda")
 

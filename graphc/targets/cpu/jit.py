@@ -29,6 +29,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import llvmlite
 import llvmlite.binding as llvm
 
 from graphc.errors import CompileError
@@ -49,7 +50,7 @@ def llvm_version() -> str:
     >>> llvm_version().startswith("LLVM ")
     True
     """
-    return "LLVM " + ".".join(str(n) for n in llvm.llvm_version_info) + f" (llvmlite {llvm.__version__})"
+    return "LLVM " + ".".join(str(n) for n in llvm.llvm_version_info) + f" (llvmlite {llvmlite.__version__})"
 
 
 class Library:

@@ -1,0 +1,140 @@
+"""The command line: demo, draw, bench, opt, build, doctor. The only place that prints, and one of two that import viz.
+
+What enters: arguments. What leaves: text on the terminal, files where asked. Invariant: a user's mistake ends with the
+error's own text and exit code 1, never with a traceback; ``--debug`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from graphc.errors import GraphcError
+
+app = typer.Typer(
+    name="graphc",
+    help="Declare a model once; see, check and run everything that follows from it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("graphc-demo"),
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of weights, shuffling and split.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads.")] = None,
+) -> None:
+    """Train a classifier on 5,000 real digits, time it, and write a report that shows every stage."""
+    from graphc.cli.demo import run_demo
+
+    run_demo(out, folder, epochs=epochs, seed=seed, threads=threads)
+
+
+@app.command()
+def draw(
+    model: Annotated[
+        str, typer.Argument(help="file.py:name of a value, graph or model; or file.ir; or an example's name.")
+    ],
+    picture: Annotated[Path, typer.Argument(help="Where to write it: .svg, .png, .pdf or .dot.")],
+    backward: Annotated[
+        bool, typer.Option("--backward", help="Draw the backward graph beside the forward one.")
+    ] = False,
+    theme: Annotated[str, typer.Option(help="light, dark, projector or print.")] = "light",
+    direction: Annotated[str, typer.Option(help="LR or TB.")] = "",
+) -> None:
+    """Draw a graph, forward and backward."""
+    from graphc.cli.models import load_model
+    from viz import draw as draw_picture
+
+    options = {"direction": direction} if direction else {}
+    draw_picture(load_model(model), picture, backward=backward, theme=theme, **options)
+    out.print(f"wrote {picture}")
+
+
+@app.command()
+def bench(
+    peers: Annotated[str, typer.Option(help="Comma-separated peers, 'all' that are installed, or 'none'.")] = "none",
+    sizes: Annotated[str, typer.Option(help="Layer sizes of the MLP.")] = "784-512-256-10",
+    batch: Annotated[int, typer.Option(min=1)] = 128,
+    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads of every executor.")] = None,
+    rounds: Annotated[int, typer.Option(min=3)] = 11,
+    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+    kernels: Annotated[bool, typer.Option("--kernels", help="Also show the time of each kernel.")] = False,
+) -> None:
+    """Time an MLP training step: interpreter against JIT against NumPy by hand, and peers."""
+    from graphc.cli.bench import run_bench
+
+    run_bench(out, err, peers, sizes, batch, threads, rounds, json, kernels)
+
+
+@app.command()
+def opt(
+    file: Annotated[Path, typer.Argument(help="IR text; - for standard input.")],
+    passes: Annotated[str, typer.Option(help="Comma-separated passes, in order; 'all' for the pipeline.")] = "all",
+    emit: Annotated[str, typer.Option(help="graph, fusion, loops, llvm, asm, cuda or trace.")] = "graph",
+    check: Annotated[str, typer.Option(help="off, verify or every-pass.")] = "verify",
+    explain: Annotated[bool, typer.Option("--explain", help="List the rules that fired and what was refused.")] = False,
+    list_passes: Annotated[bool, typer.Option("--list", help="List the passes and leave.")] = False,
+) -> None:
+    """Run passes on IR text and print what comes out."""
+    from graphc.cli.opt import describe_passes, run_opt
+
+    if list_passes:
+        out.print(describe_passes(), markup=False, highlight=False)
+        return
+    run_opt(out, err, file, passes, emit, check, explain)
+
+
+@app.command()
+def build(
+    model: Annotated[str, typer.Argument(help="file.py:name, file.ir, or an example's name.")],
+    output: Annotated[Path, typer.Option("--out", "-o", help="File to write; - for the terminal.")] = Path("-"),
+    target: Annotated[str, typer.Option(help="cuda, llvm, asm or loops.")] = "cuda",
+    size: Annotated[list[str] | None, typer.Option(help="Size of a symbolic dimension: batch=128.")] = None,
+) -> None:
+    """Write a model's code for a target as one self-contained file."""
+    from graphc.cli.build import run_build
+
+    run_build(out, err, model, output, target, size or [])
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, CPU features, LLVM, the Graphviz engine and CUDA, and what is missing."""
+    from graphc.cli.doctor import run_doctor
+
+    run_doctor(out)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the ``graphc`` command."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    try:
+        app([a for a in given if a != "--debug"], standalone_mode=True)
+    except GraphcError as error:
+        if debug:
+            raise
+        err.print("[bold red]error[/]:", end=" ")
+        err.print(str(error), markup=False, highlight=False)
+        raise SystemExit(1) from None
+    except FileNotFoundError as error:
+        if debug:
+            raise
+        err.print("[bold red]error[/]:", end=" ")
+        err.print(f"{error.filename}: no such file", markup=False, highlight=False)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt as error:
+        for note in getattr(error, "__notes__", []):
+            err.print(note, markup=False, highlight=False)
+        raise SystemExit(130) from None

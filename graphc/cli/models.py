@@ -1,0 +1,97 @@
+"""Find the model that a command names: ``file.py:name``, IR text, or one of the examples.
+
+What enters: the user's words. What leaves: a symbolic value, a Graph or whatever the file's name holds. Invariant: a file is
+run only because the user named it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import graphc
+from graphc import nn, ops
+from graphc.errors import GraphError
+from graphc.ir import Graph, Node
+from graphc.text import parse_graph
+
+
+def scalar() -> Node:
+    """((a * b) + c) * tanh(a): micrograd's kind of expression."""
+    a, b, c = (ops.input(name) for name in "abc")
+    return (a * b + c) * ops.tanh(a)
+
+
+def perceptron() -> Node:
+    """One neuron with a sigmoid, and its squared error."""
+    x, target = ops.input("x", (3,)), ops.input("target")
+    w, b = ops.parameter("w", (3,), [0.2, -0.5, 0.1]), ops.parameter("b")
+    return graphc.losses.mse(ops.sigmoid(ops.dot(x, w) + b), target)
+
+
+def mlp() -> Node:
+    """The demo's digit classifier, 784-128-10 with cross-entropy."""
+    image, label = ops.input("image", ("batch", 784)), ops.input("label", ("batch",), "int32")
+    net = nn.Sequential(nn.Dense(128, activation="relu"), nn.Dense(10), name="classifier")
+    return graphc.losses.cross_entropy(net(image), label)
+
+
+def softmax_cross_entropy() -> Node:
+    """Logits to loss, where the gradient is p - y."""
+    logits, label = ops.input("logits", (4, 3)), ops.input("label", (4,), "int32")
+    return graphc.losses.cross_entropy(logits, label)
+
+
+EXAMPLES: dict[str, Callable[[], Node]] = {
+    "scalar": scalar, "perceptron": perceptron, "mlp": mlp, "softmax-cross-entropy": softmax_cross_entropy,
+}  # fmt: skip
+
+
+def load_model(words: str) -> Any:
+    """The model that ``words`` name.
+
+    Raises:
+        GraphError: no such file, name or example; says which there are.
+    """
+    if words in EXAMPLES:
+        return EXAMPLES[words]()
+    path, _, name = words.partition(":")
+    file = Path(path)
+    if file.suffix == ".ir":
+        return parse_graph(file.read_text(encoding="utf-8"))
+    if file.suffix != ".py":
+        raise GraphError(
+            f"no model is named {words!r}",
+            help=f"give file.py:name, file.ir, or an example: {', '.join(EXAMPLES)}",
+        )
+    return _from_python(file, name)
+
+
+def _from_python(file: Path, name: str) -> Any:
+    if not file.is_file():
+        raise GraphError(f"{file}: no such file")
+    spec = importlib.util.spec_from_file_location(f"graphc_model_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    models = [k for k, v in vars(module).items() if isinstance(v, (Node, Graph)) and not k.startswith("_")]
+    if not name:
+        name = "loss" if "loss" in models else models[-1] if models else ""
+    if not hasattr(module, name):
+        known = ", ".join(models) or "no symbolic value at all"
+        raise GraphError(f"{file} has no {name!r}", help=f"it has: {known}")
+    return getattr(module, name)
+
+
+def as_graph(model: Any, name: str = "model") -> Graph:
+    """A Graph from a value, a dict of values or a Graph."""
+    from graphc.driver import as_graph as make
+
+    return make(model, None, name)[0]
