@@ -230,15 +230,18 @@ class CpuExecutable:
         return emit_assembly(self._text, self.options.vector, self.options.opt_level)
 
     def source(self, stage: str) -> str:
-        """``llvm()`` or ``asm()`` by name.
+        """``llvm()`` or ``asm()`` by name; "llvm:NAME" gives the functions of one kernel.
 
         Raises:
             CompileError: the CPU target has no such stage.
         """
+        name, _, kernel = stage.partition(":")
         if stage == "llvm":
             return self.llvm()
         if stage == "asm":
             return self.asm()
+        if name == "llvm" and kernel in self.program.kernels:
+            return functions_of(self._text, kernel)
         raise CompileError(f"the cpu target has no stage {stage!r}", help='choose "llvm" or "asm"')
 
     def _frame(self, arrays: Sequence[np.ndarray]) -> _Frame:
@@ -273,6 +276,21 @@ class CpuExecutable:
             return IndexRangeError(f"an index is out of its axis (guard site {status - 1})")
         site = sites[status - 1]
         return IndexRangeError(site.message(), source=site.source)
+
+
+def functions_of(text: str, kernel: str) -> str:
+    """The functions of one kernel out of a module's text: its own and the bodies of its parallel loops."""
+    kept: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        if line.startswith("define"):
+            name = line.partition("@")[2].partition("(")[0]
+            inside = name == f"k_{kernel}" or name.startswith(f"k_{kernel}_p")
+        if inside:
+            kept.append(line)
+        if line == "}":
+            inside = False
+    return "\n".join(kept)
 
 
 def _constant(slot: BufferSlot) -> np.ndarray:
