@@ -68,8 +68,8 @@ def write(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: the file cannot be written.
     """
-    tensors = {_VARIABLE + name: np.ascontiguousarray(a) for name, a in checkpoint.variables.items()}
-    tensors |= {_BEST + name: np.ascontiguousarray(a) for name, a in checkpoint.best.items()}
+    tensors = {_VARIABLE + name: np.asarray(a, order="C") for name, a in checkpoint.variables.items()}
+    tensors |= {_BEST + name: np.asarray(a, order="C") for name, a in checkpoint.best.items()}
     header = {"format": FORMAT, "kind": checkpoint.kind, "state": dict(checkpoint.state)}
     header["sha256"] = _checksum(tensors, header)
     data = print_tensors(tensors, metadata={"graphc": json.dumps(header)})
