@@ -160,7 +160,7 @@ def load_weights(path: str | os.PathLike[str], model: HasVariables | Iterable[No
 
 
 def _variables(model: HasVariables | Iterable[Node]) -> list[Variable]:
-    nodes = list(model) if isinstance(model, Iterable) and not hasattr(model, "variables") else model.variables()  # type: ignore[union-attr]
+    nodes = list(model) if isinstance(model, Iterable) and not hasattr(model, "variables") else model.variables()
     for node in nodes:
         if not isinstance(node, Node) or node.op.name != "parameter":
             raise CheckpointError(f"{node!r} is no parameter", help="pass a layer or net.parameters()")

@@ -159,12 +159,6 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path, damage: str) -> None:
         data[-3] ^= 1
     pieces = {"truncated": data[:-40], "flipped": data, "empty": b"", "foreign": b"PK" + data}
     pieces["headless"] = b"\x02" + b"\0" * 7 + b"{}"
-        "truncated": data[:-40],
-        "flipped": data,
-        "empty": b"",
-        "foreign": b"PK" + data,
-        "headless": b"\x02" + b"\0" * 7 + b"{}",
-    }
     path.write_bytes(bytes(pieces[damage]))
     with pytest.raises(CheckpointError, match="damaged"):
         make().fit(DATA, epochs=2, checkpoint=path, resume=True, progress=False)
