@@ -85,17 +85,18 @@ def test_dropout_acts_in_training_only() -> None:
 # --- resuming
 
 
-def test_resume_continues_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["interpreter", "cpu"])
+def test_resume_continues_bit_for_bit(tmp_path: Path, target: str) -> None:
     path = tmp_path / "run.safetensors"
     options: dict[str, Any] = {
         "batch_size": 32,
         "progress": False,
         "early_stopping": EarlyStopping(patience=9, restore_best=True),
     }
-    straight = make()
+    straight = make(target)
     straight.fit(DATA, VALID, epochs=4, **options)
-    make().fit(DATA, VALID, epochs=2, checkpoint=path, **options)
-    resumed = make()
+    make(target).fit(DATA, VALID, epochs=2, checkpoint=path, **options)
+    resumed = make(target)
     resumed.fit(DATA, VALID, epochs=4, checkpoint=path, resume=True, **options)
     assert content(resumed) == content(straight)
 
