@@ -32,6 +32,7 @@ from passes import GRAPH_PIPELINE, LAYOUT
 from passes.fuse import fuse
 from passes.lower import lower
 from passes.memory import plan_memory
+from passes.pack import pack_panels
 from passes.schedule import schedule_cpu
 
 Target: TypeAlias = Literal["interpreter", "cpu", "cuda"]
@@ -355,7 +356,7 @@ def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
 def schedule(loops: LoopProgram, vector_bits: int, threads: int) -> LoopProgram:
     """Map every kernel's loops to vectors, register tiles and threads."""
     kernels = {
-        name: schedule_cpu(kernel, vector_bits=vector_bits, threads=threads).kernel
+        name: pack_panels(schedule_cpu(kernel, vector_bits=vector_bits, threads=threads).kernel)
         for name, kernel in loops.kernels.items()
     }
     return replace(loops, kernels=kernels)

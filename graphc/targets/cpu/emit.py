@@ -83,7 +83,7 @@ class KernelEmitter:
         self.width = self.native_lanes()
         self.attributes = module.attributes(target.attributes)
         self.bodies = 0
-        self.uses = _use_counts(kernel)
+        self.only_summed = _only_summed(kernel)
 
     def native_lanes(self) -> int:
         """Lanes of a chunk: a register of the widest float that the kernel touches, else of its widest integer."""
@@ -101,6 +101,7 @@ class KernelEmitter:
         pointers = {p.name: f"%{p.name}" for p in self.kernel.params}
         frame = _Frame(function, pointers, "%pool", "%status", "%site_base")
         body = self.kernel.body
+        self.allocate(frame, [s for s in body if not (isinstance(s, ir.For) and s.kind == "parallel")])
         for number, stmt in enumerate(body):
             if isinstance(stmt, ir.For) and stmt.kind == "parallel":
                 self.parallel(frame, stmt, body[:number])
@@ -118,15 +119,16 @@ class KernelEmitter:
         outlined = self.module.function(
             name, [("ptr", "arguments"), (I64, "begin"), (I64, "end")], linkage="internal", attributes=self.attributes
         )
-        names = [*frame.pointers, "status", "site_base"]
+        names = [*(p.name for p in self.kernel.params), "status", "site_base"]
         slots = [outlined.gep("%arguments", n, VType("i64")) for n in range(len(names))]
         pointers = {
             b: outlined.emit(f"load ptr, ptr {slot}, align 8, !noundef {self.module.metadata('!{}')}")
-            for b, slot in zip(frame.pointers, slots, strict=False)
+            for b, slot in zip(names[:-2], slots, strict=False)
         }
         status = outlined.emit(f"load ptr, ptr {slots[-2]}, align 8")
         base = outlined.load(I64, slots[-1])
         inner = _Frame(outlined, pointers, "null", status, base)
+        self.allocate(inner, loop.body)
         for stmt in _pure_prefix(before, loop):
             self.statement(inner, stmt, Lanes())
 
@@ -141,9 +143,10 @@ class KernelEmitter:
 
     def call_outlined(self, frame: _Frame, name: str, extent: int) -> None:
         f = frame.function
-        count = len(frame.pointers) + 2
+        count = len(self.kernel.params) + 2
         area = f.emit(f"alloca [{count} x i64], align 16", "args")
-        for number, pointer in enumerate([*frame.pointers.values(), frame.status]):
+        pointers = [frame.pointers[p.name] for p in self.kernel.params]
+        for number, pointer in enumerate([*pointers, frame.status]):
             f.effect(f"store ptr {pointer}, ptr {f.gep(area, number, I64)}, align 8")
         f.store(I64, frame.site_base, f.gep(area, count - 1, I64))
         if self.threads > 1:
@@ -151,6 +154,16 @@ class KernelEmitter:
             f.effect(f"call void @graphc_parallel(ptr {frame.pool}, ptr @{name}, ptr {area}, i64 {extent}, i64 1)")
         else:
             f.effect(f"call void @{name}(ptr {area}, i64 0, i64 {extent})")
+
+    def allocate(self, frame: _Frame, body: Sequence[ir.Stmt]) -> None:
+        """Make room for the local buffers of a function's statements, in its entry block: once a call, not once a use."""
+        for stmt in _within(body):
+            if isinstance(stmt, ir.Alloc):
+                if stmt.buffer.space != "local":
+                    raise CompileError(f"kernel {self.kernel.name}: {stmt.buffer.space} memory is not for the cpu target")
+                size = max(stmt.buffer.type.nbytes, 1)
+                frame.pointers[stmt.buffer.name] = frame.function.emit(f"alloca [{size} x i8], align 64", "local")
+                self.buffers[stmt.buffer.name] = stmt.buffer
 
     # --- statements ----------------------------------------------------------------------------------------------
 
@@ -181,6 +194,8 @@ class KernelEmitter:
                 self.read(frame, stmt, lanes)
             case ir.For():
                 self.loop(frame, stmt, lanes)
+            case ir.Alloc():
+                pass  # its memory was made in the entry block
             case ir.If(bounds, body):
                 self.conditional(frame, bounds, lambda: self.block(frame, body, lanes), lanes)
             case _:
@@ -284,7 +299,7 @@ class KernelEmitter:
         return scalar_of(operand.dtype) if isinstance(operand, ir.Lit) else frame.values[operand].scalar
 
     def let(self, frame: _Frame, let: ir.Let, lanes: Lanes) -> None:
-        if let.primitive == "mul" and let.dtype.is_float and self.uses.get(let.name) == ("accumulate", 1):
+        if let.primitive == "mul" and let.dtype.is_float and let.name in self.only_summed:
             frame.waiting[let.name] = let
             return
         depends = frozenset(chain.from_iterable(self.operand_depends(frame, a) for a in let.args))
@@ -776,7 +791,11 @@ def across(f: Function, combiner: str, type_: VType, value: str) -> str:
 
 
 def _inside(loop: ir.For) -> Iterable[ir.Stmt]:
-    stack: list[ir.Stmt] = list(loop.body)
+    return _within(loop.body)
+
+
+def _within(body: Sequence[ir.Stmt]) -> Iterable[ir.Stmt]:
+    stack: list[ir.Stmt] = list(body)
     while stack:
         stmt = stack.pop()
         yield stmt
@@ -804,20 +823,15 @@ def _index_values(stmt: ir.Stmt) -> set[str]:
     return set()
 
 
-def _use_counts(kernel: ir.Kernel) -> dict[str, tuple[str, int]]:
-    """Value -> (how it is used first, how often)."""
-    uses: dict[str, tuple[str, int]] = {}
-    for stmt, _ in kernel.statements():
-        how = "accumulate" if isinstance(stmt, ir.Accumulate) else "other"
-        for operand in _operands(stmt):
-            if isinstance(operand, str):
-                first, count = uses.get(operand, (how, 0))
-                uses[operand] = (first, count + 1)
+def _only_summed(kernel: ir.Kernel) -> frozenset[str]:
+    """Values that are read by nothing but sums: a product among them becomes a fused multiply-add."""
     adds = {s.name for s, _ in kernel.statements() if isinstance(s, ir.Accumulator) and s.combiner == "add"}
+    summed: set[str] = set()
+    other: set[str] = set()
     for stmt, _ in kernel.statements():
-        if isinstance(stmt, ir.Accumulate) and stmt.accumulator not in adds and isinstance(stmt.value, str):
-            uses[stmt.value] = ("other", 2)
-    return uses
+        into = summed if isinstance(stmt, ir.Accumulate) and stmt.accumulator in adds else other
+        into.update(o for o in _operands(stmt) if isinstance(o, str))
+    return frozenset(summed - other)
 
 
 def _pure_prefix(before: Sequence[ir.Stmt], loop: ir.For) -> list[ir.Stmt]:
