@@ -26,6 +26,7 @@ import numpy as np
 import graphc
 from graphc.errors import CompileError, IndexRangeError, InputError
 from graphc.loops.ir import BufferSlot, LoopProgram
+from graphc.targets.cpu.call import ArraySpec, CallBlock
 from graphc.targets.cpu.emit import emit_program
 from graphc.targets.cpu.host import VectorTarget, vector_target
 from graphc.targets.cpu.jit import Library, emit_assembly, emit_object, llvm_version, load_object
@@ -122,16 +123,19 @@ def compile_text(
 class _Frame:
     """What one call in flight owns: the table of addresses, the arena and the status cell."""
 
-    __slots__ = ("arena", "kept", "status", "status_address", "table", "table_address")
+    __slots__ = ("arena", "call", "note", "status", "status_address", "table_address")
 
-    def __init__(self, fixed: Sequence[int], arena_size: int) -> None:
+    def __init__(
+        self, fixed: Sequence[int], arena_size: int, specs: Sequence[ArraySpec], entry: int, pool: int
+    ) -> None:
         self.arena = np.empty(arena_size + _ALIGNMENT, np.uint8)
         base = self.arena.ctypes.data
-        self.table = (ctypes.c_int64 * (len(fixed) + 1))(*fixed, base + -base % _ALIGNMENT)
-        self.table_address = ctypes.addressof(self.table)
+        table = (ctypes.c_int64 * (len(fixed) + 1))(*fixed, base + -base % _ALIGNMENT)
+        self.table_address = ctypes.addressof(table)
         self.status = ctypes.c_int64(0)
         self.status_address = ctypes.addressof(self.status)
-        self.kept: list[Any] = [None] * len(fixed)  # the parameters whose addresses the table holds
+        self.call = CallBlock(specs, table, entry, pool, self.status_address).call  # notes addresses and runs the entry
+        self.note = CallBlock(specs, table).call  # notes addresses only
 
 
 class CpuExecutable:
@@ -155,16 +159,14 @@ class CpuExecutable:
         self._text = text
         self._library = library  # keeps the code
         self._pool = pool
-        pointer = ctypes.c_void_p
-        self._entry = ctypes.CFUNCTYPE(None, pointer, pointer, pointer)(library["graphc_entry"])
         slots = [slot for slot in program.buffers.values() if slot.role != "arena"]
         self._constants = {slot.name: _constant(slot) for slot in slots if slot.role == "constant"}
         self._fixed = [self._constants[s.name].ctypes.data if s.role == "constant" else 0 for s in slots]
-        self._places = tuple(
-            (n, slot.name, slot.type.dtype.numpy, slot.type.static_shape, slot.role == "parameter", slot.role)
+        self._slots = [slot for slot in slots if slot.role != "constant"]
+        self._specs = [
+            ArraySpec(n, slot.type.dtype.numpy, slot.type.static_shape, slot.role != "input")
             for n, slot in enumerate(slots) if slot.role != "constant"
-        )  # fmt: skip
-        self._count = len(self._places)
+        ]  # fmt: skip
         # Frames not in use. list.pop and list.append are atomic, which makes this safe between threads without a lock
         # that a fork or an interrupt could leave held: a frame lost that way is made anew.
         self._frames: list[_Frame] = []
@@ -173,8 +175,8 @@ class CpuExecutable:
         """One step: reads inputs, updates parameters in place, fills outputs.
 
         Args:
-            arrays: one for each of ``program.role("input", "parameter", "output")``, in that order; C-contiguous, of
-                the exact dtype and shape; the last two kinds writeable. Outputs must not overlap with anything else.
+            arrays: one for each of ``program.role("input", "parameter", "output")``, in that order; C-contiguous, of the
+                exact dtype and shape; the last two kinds writeable. Outputs must not overlap with anything else.
 
         Raises:
             InputError: an array does not fit (nothing has run).
@@ -182,13 +184,15 @@ class CpuExecutable:
 
         A keyboard interrupt takes effect after the native call, never within.
         """
-        frame = self._frame(arrays)
+        if len(arrays) != len(self._specs):
+            raise InputError(f"the program takes {len(self._specs)} arrays, got {len(arrays)}")
+        arrays = tuple(arrays)  # keeps them alive while the GIL is released
+        frame = self._frame()
         try:
-            self._entry(frame.table_address, self._pool.address, frame.status_address)
-            status = frame.status.value
-            if status:
-                frame.status.value = 0
-                raise self._range_error(status)
+            if frame.call(arrays) >= 0:
+                self._call_slowly(frame, arrays)
+            if frame.status.value:
+                raise self._range_error(frame)
         finally:
             self._frames.append(frame)
 
@@ -203,20 +207,22 @@ class CpuExecutable:
         count = len(self.program.launches)
         if not count:
             return []
+        arrays = tuple(arrays)
         pointer = ctypes.c_void_p
         launch = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, ctypes.c_int64)(self._library["graphc_launch"])
-        frame = self._frame(arrays)
+        frame = self._frame()
         times: list[list[float]] = [[] for _ in range(count)]
         try:
+            if len(arrays) != len(self._specs) or frame.note(arrays) >= 0:
+                self.run(arrays)  # explains what is wrong
+                raise InputError("time_launches takes arrays in their native element types only")
             for _ in range(max(repeats, 1)):
                 for n in range(count):
                     start = perf_counter()
                     launch(frame.table_address, self._pool.address, frame.status_address, n)
                     times[n].append(perf_counter() - start)
-            status = frame.status.value
-            if status:
-                frame.status.value = 0
-                raise self._range_error(status)
+            if frame.status.value:
+                raise self._range_error(frame)
         finally:
             self._frames.append(frame)
         return [statistics.median(t) for t in times]
@@ -244,33 +250,23 @@ class CpuExecutable:
             return functions_of(self._text, kernel)
         raise CompileError(f"the cpu target has no stage {stage!r}", help='choose "llvm" or "asm"')
 
-    def _frame(self, arrays: Sequence[np.ndarray]) -> _Frame:
-        """A frame of our own whose table points to ``arrays``, all of which have been checked."""
-        if len(arrays) != self._count:
-            raise InputError(f"the program takes {self._count} arrays, got {len(arrays)}")
+    def _frame(self) -> _Frame:
         try:
-            frame = self._frames.pop()
+            return self._frames.pop()
         except IndexError:
-            frame = _Frame(self._fixed, self.program.arena_size)
-        table, kept = frame.table, frame.kept
-        try:
-            for (n, name, dtype, shape, parameter, role), array in zip(self._places, arrays, strict=True):
-                if parameter and kept[n] is array:
-                    continue
-                if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
-                    raise _misfit(name, role, dtype, shape, array)
-                flags = array.flags
-                if not (flags.c_contiguous and flags.aligned and (role == "input" or flags.writeable)):
-                    raise _misfit(name, role, dtype, shape, array)
-                table[n] = array.__array_interface__["data"][0]
-                if parameter:
-                    kept[n] = array
-        except BaseException:
-            self._frames.append(frame)
-            raise
-        return frame
+            entry, pool = self._library["graphc_entry"], self._pool.address
+            return _Frame(self._fixed, self.program.arena_size, self._specs, entry, pool)
 
-    def _range_error(self, status: int) -> IndexRangeError:
+    def _call_slowly(self, frame: _Frame, arrays: Sequence[np.ndarray]) -> None:
+        """Explain what is wrong with the arrays; if only their element type goes by an alias, run on views of them."""
+        views = []
+        for slot, spec, array in zip(self._slots, self._specs, arrays, strict=True):
+            views.append(_checked(slot, spec, array).view(spec.dtype))
+        if frame.call(views) >= 0:
+            raise InputError("an array does not offer its memory through the buffer protocol")
+
+    def _range_error(self, frame: _Frame) -> IndexRangeError:
+        status, frame.status.value = frame.status.value, 0
         sites = self.program.sites
         if not 0 < status <= len(sites):
             return IndexRangeError(f"an index is out of its axis (guard site {status - 1})")
@@ -299,14 +295,17 @@ def _constant(slot: BufferSlot) -> np.ndarray:
     return array if array.flags.aligned else array.copy()
 
 
-def _misfit(name: str, role: str, dtype: np.dtype[Any], shape: tuple[int, ...], array: Any) -> InputError:
-    wanted = f"{dtype}{list(shape)}"
+def _checked(slot: BufferSlot, spec: ArraySpec, array: Any) -> np.ndarray:
+    """The array, known to fit; otherwise the error that says why not."""
+    what = f"{slot.role} {slot.name}"
+    wanted = f"{spec.dtype}{list(spec.shape)}"
     if not isinstance(array, np.ndarray):
-        return InputError(f"{role} {name} must be a NumPy array {wanted}, got {type(array).__name__}")
-    if array.dtype != dtype or array.shape != shape:
-        return InputError(f"{role} {name} must be {wanted}, got {array.dtype}{list(array.shape)}")
-    if type(array) is not np.ndarray:
-        return InputError(f"{role} {name} must be a plain NumPy array, got {type(array).__name__}")
-    lacks = [n for n in ("c_contiguous", "aligned") if not array.flags[n.upper()]]
-    lacks += ["writeable"] if role != "input" and not array.flags.writeable else []
-    return InputError(f"{role} {name} is not {' and '.join(lacks)}", help="pass numpy.ascontiguousarray(...) of it")
+        raise InputError(f"{what} must be a NumPy array {wanted}, got {type(array).__name__}")
+    if array.dtype != spec.dtype or array.shape != spec.shape:
+        raise InputError(f"{what} must be {wanted}, got {array.dtype}{list(array.shape)}")
+    flags = array.flags
+    lacks = [word for word, good in (("contiguous", flags.c_contiguous), ("aligned", flags.aligned)) if not good]
+    lacks += ["writeable"] if spec.writeable and not flags.writeable else []
+    if lacks:
+        raise InputError(f"{what} is not {' and '.join(lacks)}", help="pass a copy: array.copy(order='C')")
+    return array

@@ -31,8 +31,8 @@ import sys
 from typing import ClassVar
 
 from graphc.errors import AttributeRuleError
-from graphc.targets.cpu.host import vector_target
-from graphc.targets.cpu.jit import Library, emit_object, load_object
+from graphc.targets.cpu.jit import Library
+from graphc.targets.cpu.runtime import runtime_library
 
 __all__ = ["ThreadPool", "available_cpus", "parallel_address", "runtime_text"]
 
@@ -102,10 +102,10 @@ define internal void @prepare(ptr %pool) {{
 """
 
 _PAUSE = {
-    "x86": "declare void @llvm.x86.sse2.pause()\ndefine internal void @pause() {\n  call void @llvm.x86.sse2.pause()\n  ret void\n}",
-    "aarch64": "declare void @llvm.aarch64.isb(i32)\ndefine internal void @pause() {\n  call void @llvm.aarch64.isb(i32 15)\n  ret void\n}",
-    "other": "declare i32 @sched_yield()\ndefine internal void @pause() {\n  %r = call i32 @sched_yield()\n  ret void\n}",
-}  # fmt: skip
+    "x86": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
+    "aarch64": ("declare void @llvm.aarch64.isb(i32)", "call void @llvm.aarch64.isb(i32 15)"),
+    "other": ("declare i32 @sched_yield()", "%r = call i32 @sched_yield()"),
+}
 
 _POOL = """
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
@@ -378,15 +378,14 @@ def runtime_text(system: str = sys.platform, machine: str | None = None, *, fute
     keep = "\n  ".join(f"%f{s} = call i32 @sigdelset(ptr %set, i32 {s})" for s in faults)
     values: dict[str, object] = {**_FIELDS, "bytes": _BYTES, "futex": number, "keep_faults": keep}
     values["sig_setmask"] = 2 if system.startswith("linux") else 3
-    return _PAUSE[family] + (sleeping + _POOL).format(**values)
+    declaration, pause = _PAUSE[family]
+    head = f"{declaration}\ndefine internal void @pause() {{\n  {pause}\n  ret void\n}}\n"
+    return head + (sleeping + _POOL).format(**values)
 
 
 @functools.cache
 def _runtime(futex: bool | None = None) -> Library:
-    data = emit_object(runtime_text(futex=futex), vector_target())
-    library = load_object(data, ["graphc_parallel", "graphc_pool_init"])
-    library.keep_for_ever()
-    return library
+    return runtime_library(runtime_text(futex=futex), ["graphc_parallel", "graphc_pool_init"])
 
 
 def parallel_address(*, futex: bool | None = None) -> int:
