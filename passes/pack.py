@@ -18,11 +18,13 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from graphc.loops.index import Index, Var, row_major
-from graphc.loops.ir import Alloc, Buffer, For, If, Kernel, Load, Store, Stmt
+from graphc.loops.ir import Alloc, Buffer, For, If, Kernel, Load, Stmt, Store
+from graphc.loops.schedule import substitute
 from graphc.types import TensorType
 
 REUSE = 4  # times that a panel must be read for the copy to pay
 STRIDE = 512  # bytes between rows from which on they are worth bringing together
+ROW_TILES = 8  # register tiles that share a packed panel where rows are the outer loop
 PANEL = 256 * 1024  # bytes of scratch that a thread's stack may hold
 
 
@@ -39,9 +41,40 @@ class _Panel:
 def pack_panels(kernel: Kernel) -> Kernel:
     """Pack every panel that pays; the same kernel if there is none."""
     written = {s.buffer for s, _ in kernel.statements() if isinstance(s, Store)}
+    kernel = replace(kernel, body=tuple(b for s in kernel.body for b in block_rows(s)))
     packer = _Packer({p.name: p for p in kernel.params if p.name not in written})
     body = tuple(packer.statement(s) for s in kernel.body)
-    return replace(kernel, body=body) if packer.count else kernel
+    return replace(kernel, body=body)
+
+
+def block_rows(stmt: Stmt) -> tuple[Stmt, ...]:
+    """Let a block of row tiles share each panel: ``for io { for jo { tile } }`` with lanes in the tile becomes
+    ``for io_b { for jo { for io_t in 8 { tile } } }``, and what is left over keeps its order.
+
+    Both loops are independent (the schedule has put register tiles into them), so their order is free.
+    """
+    if not isinstance(stmt, For) or stmt.kind not in ("serial", "parallel") or stmt.var.extent < 2 * ROW_TILES:
+        return (stmt,)
+    inner = stmt.body[0] if len(stmt.body) == 1 else None
+    if not isinstance(inner, For) or inner.kind != "serial" or not _is_tile(inner.body):
+        return (stmt,)
+    count, rest = divmod(stmt.var.extent, ROW_TILES)
+    block, tile = Var(f"{stmt.var.name}_b", count), Var(f"{stmt.var.name}_t", ROW_TILES)
+    body = substitute(inner.body, {stmt.var: Index.of(block) * ROW_TILES + Index.of(tile)})
+    blocked: tuple[Stmt, ...] = (For(block, stmt.kind, (replace(inner, body=(For(tile, "serial", body),)),)),)
+    if rest:
+        left = Var(f"{stmt.var.name}_r", rest)
+        shifted = substitute((inner,), {stmt.var: Index.of(left) + count * ROW_TILES})
+        blocked += (For(left, stmt.kind, shifted),)
+    return blocked
+
+
+def _is_tile(body: tuple[Stmt, ...]) -> bool:
+    """Whether a block is one register tile: an unrolled loop around a vector loop."""
+    if len(body) != 1 or not isinstance(body[0], For) or body[0].kind != "unrolled":
+        return False
+    within = body[0].body
+    return len(within) == 1 and isinstance(within[0], For) and within[0].kind == "vector"
 
 
 class _Packer:
