@@ -1,1 +1,12 @@
-"""Pictures of graphs, loops and traces. Reads the levels up to the trace, changes nothing."""
+"""Pictures of graphs, loops and traces. Reads the levels up to the trace, changes nothing.
+
+>>> from graphc import ops
+>>> import viz
+>>> viz.to_svg(ops.input("x") + 1).startswith("<svg")
+True
+"""
+
+from viz.engines import engine
+from viz.render import draw, to_svg
+
+__all__ = ["draw", "engine", "to_svg"]

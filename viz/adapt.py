@@ -1,0 +1,204 @@
+"""Everything that can be drawn, as a diagram.
+
+What enters: a value, a dict of values, a Graph, a stage of a trace, a Program, a fusion, a loop program. What leaves: a
+:class:`Diagram`. Fusions and programs are recognised by what they have (``groups``, ``graph``), so that pictures depend on
+nothing that makes or runs a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphc.errors import DrawError
+from graphc.ir import Graph, Node
+from graphc.loops.ir import Kernel, LoopProgram
+from graphc.trace import Stage
+from viz.fonts import truncate
+from viz.mirror import add_backward, gradients_of
+from viz.model import Box, Diagram, Edge, Line
+from viz.view import build_view, census
+
+_WORDS = "a value, a dict of values, a Graph, a Stage of a trace, a Program, a fusion or a LoopProgram"
+
+
+def diagram_of(
+    what: Any, *, backward: Any = False, wrt: Any = None, level: str = "ops", direction: str | None = None,
+    name: str | None = None,
+) -> Diagram:  # fmt: skip
+    """The diagram of whatever can be drawn.
+
+    Raises:
+        DrawError: it cannot be drawn, or it has no single loss to go back from.
+    """
+    wants_backward = backward is not False and backward is not None
+    if isinstance(what, Stage):
+        return diagram_of(what.artifact, backward=backward, wrt=wrt, level=level, direction=direction, name=name or what.name)
+    if isinstance(what, (LoopProgram, Kernel)) or _is_fusion(what):
+        if wants_backward:
+            raise DrawError(f"{type(what).__name__} has no backward graph of its own", help="draw the loss with backward=True")
+        return _kernels(what, direction, name)
+    graph = _as_graph(what, name, wants_backward)
+    if not wants_backward:
+        return build_view(graph, level=level, direction=direction, name=name).diagram
+    loss = _loss_of(graph)
+    if not isinstance(what, Node):  # the metrics beside a loss have no part in its derivative
+        graph = Graph(graph.name, {k: n for k, n in graph.outputs.items() if n is loss})
+    gradients = gradients_of(loss, graph, backward, wrt)
+    view = build_view(graph, level=level, direction=direction, name=name)
+    return add_backward(view, loss, gradients).diagram
+
+
+def _is_fusion(what: Any) -> bool:
+    return hasattr(what, "groups") and isinstance(getattr(what, "graph", None), Graph)
+
+
+def _as_graph(what: Any, name: str | None, backward: bool) -> Graph:
+    if isinstance(what, Graph):
+        return what
+    if isinstance(what, Node):
+        label = what.name or ("loss" if backward else "output")
+        return Graph(name or label, {label: what})
+    if isinstance(what, Mapping):
+        if not what:
+            raise DrawError("an empty dict cannot be drawn", help="give it a value to draw")
+        return Graph(name or "graph", dict(what))
+    if isinstance(what, (list, tuple)) and what and all(isinstance(n, Node) for n in what):
+        return Graph(name or "graph", {n.name or f"output{i}": n for i, n in enumerate(what)})
+    inner = getattr(what, "graph", None)
+    if isinstance(inner, Graph):
+        return inner
+    raise DrawError(f"{type(what).__name__} cannot be drawn", help=f"give {_WORDS}")
+
+
+def _loss_of(graph: Graph) -> Node:
+    scalars = {k: n for k, n in graph.outputs.items() if n.shape == () and n.dtype.is_float}
+    if "loss" in scalars:
+        return scalars["loss"]
+    if len(scalars) == 1:
+        return next(iter(scalars.values()))
+    if len(graph.outputs) == 1:
+        return next(iter(graph.outputs.values()))
+    found = ", ".join(truncate(k, 30) for k in scalars) or "none"
+    raise DrawError(f"graph {graph.name} has no single loss to go back from", notes=(f"float scalars: {found}",),
+                    help="draw the loss itself, or call it 'loss'")  # fmt: skip
+
+
+# --- kernels -------------------------------------------------------------------------------------------------------
+
+
+def _kernels(what: Any, direction: str | None, name: str | None) -> Diagram:
+    if isinstance(what, Kernel):
+        diagram = _one_kernel(what)
+    elif isinstance(what, LoopProgram):
+        diagram = _launches(what)
+    else:
+        diagram = _groups(what)
+    diagram.name = name or diagram.name
+    diagram.direction = direction or ("LR" if len(diagram.boxes) <= 8 else "TB")  # type: ignore[assignment]
+    return diagram
+
+
+def _one_kernel(kernel: Kernel) -> Diagram:
+    diagram = Diagram(kernel.name, summary=f"Kernel {kernel.name} with buffers {', '.join(b.name for b in kernel.params)}.")
+    diagram.add(Box("k0", "kernel", (Line(truncate(kernel.name), "title"), Line(census(kernel.nodes) or "kernel", "note"))))
+    roles = _directions(kernel)
+    for i, buffer in enumerate(kernel.params):
+        lines = (Line(truncate(buffer.name), "name"), Line(truncate(str(buffer.type)), "shape"))
+        diagram.add(Box(f"b{i}", "buffer", lines, f"{roles[i]} {buffer.name}: {buffer.type}"))
+        if "in" in roles[i]:
+            diagram.edges.append(Edge(f"b{i}", "k0", tooltip="read"))
+        if "out" in roles[i] and roles[i] != "inout":
+            diagram.edges.append(Edge("k0", f"b{i}", tooltip="written"))
+    return diagram
+
+
+def _directions(kernel: Kernel) -> list[str]:
+    """For each parameter whether the kernel reads it, writes it, or both: "in", "out", "inout"."""
+    read, written = set(), set()
+    for stmt, _ in kernel.statements():
+        kind = type(stmt).__name__
+        if kind == "Load":
+            read.add(stmt.buffer)  # type: ignore[union-attr]
+        elif kind == "Store":
+            written.add(stmt.buffer)  # type: ignore[union-attr]
+    return [("in" if b.name in read or b.name not in written else "") + ("out" if b.name in written else "")
+            for b in kernel.params]  # fmt: skip
+
+
+def _launches(program: LoopProgram) -> Diagram:
+    """Kernels as boxes in launch order, buffers as edges; what comes from outside and what leaves has a box of its own."""
+    diagram = Diagram(program.name)
+    made: dict[str, str] = {}  # buffer -> the box that made its latest value
+    roles = {"input": "input", "parameter": "parameter", "constant": "constant"}
+    directions = {k: _directions(kernel) for k, kernel in program.kernels.items()}
+    for i, launch in enumerate(program.launches):
+        kernel = program.kernels[launch.kernel]
+        lines = (Line(truncate(kernel.name), "title"), Line(census(kernel.nodes) or "kernel", "note"))
+        diagram.add(Box(f"k{i}", "kernel", lines, f"launch {i}: {kernel.name}({', '.join(launch.buffers)})"))
+        flow = list(zip(launch.buffers, directions[launch.kernel], strict=True))
+        for buffer, way in flow:
+            slot = program.buffers[buffer]
+            if "in" not in way:
+                continue
+            if buffer not in made:
+                role = roles.get(slot.role, "buffer")
+                label = (Line(truncate(buffer), "note" if role == "constant" else "name"), Line(truncate(str(slot.type)), "shape"))
+                made[buffer] = diagram.add(Box(f"b{len(made)}", role, label, f"{slot.role} {buffer}: {slot.type}")).id  # type: ignore[arg-type]
+            diagram.edges.append(Edge(made[buffer], f"k{i}", tooltip=f"{buffer}: {slot.type}"))
+        made.update({buffer: f"k{i}" for buffer, way in flow if "out" in way})
+    for i, slot in enumerate(program.role("output")):
+        if slot.name in made:
+            lines = (Line(truncate(slot.name), "name"), Line(truncate(str(slot.type)), "shape"))
+            diagram.add(Box(f"o{i}", "output", lines, f"output {slot.name}: {slot.type}"))
+            diagram.edges.append(Edge(made[slot.name], f"o{i}", tooltip=str(slot.type)))
+    diagram.summary = f"Program {program.name}: {len(program.launches)} launches of {len(program.kernels)} kernels."
+    return diagram
+
+
+def _groups(fusion: Any) -> Diagram:
+    """The groups of a fusion in launch order, with what each computes inside of it."""
+    diagram = Diagram(fusion.graph.name)
+    made: dict[Node, str] = {}
+    sources = [n for n in fusion.graph.nodes if n.op.is_source and n.op.name != "constant"]
+    reads = {n for g in fusion.groups for n in g.reads}
+    views = dict(fusion.views)
+    for i, node in enumerate(n for n in sources if n in reads or n in set(views.values())):
+        lines = (Line(truncate(node.name.rpartition("/")[2]), "name"), Line(truncate(str(node.type)), "shape"))
+        made[node] = diagram.add(Box(f"i{i}", node.op.name, lines, f"{node.op.name} {node.name}: {node.type}")).id  # type: ignore[arg-type]
+    for group in fusion.groups:
+        kind = group.template or ("contraction" if group.contraction else "reduction" if group.reduces else "pointwise")
+        ops = [n for n in group.members if n.op.name != "constant"]
+        domain = " × ".join(map(str, group.domain)) or "scalar"
+        lines = (Line(f"k{group.number} {kind}", "title"), Line(truncate(census(ops), 40), "note"), Line(domain, "shape"))
+        backward = bool(ops) and all(n.primal is not None for n in ops)
+        tip = f"{kind} over [{domain}]: {census(ops, 30)}\nstores {', '.join(f'{n.op.name}: {n.type}' for n in group.stored)}"
+        diagram.add(Box(f"k{group.number}", "kernel", lines, tip, backward=backward))
+        made.update(dict.fromkeys(group.stored, f"k{group.number}"))
+    seen: set[tuple[str, str]] = set()
+    for group in fusion.groups:
+        for node in group.reads:
+            while node in views:
+                node = views[node]
+            pair = made.get(node, ""), f"k{group.number}"
+            if pair[0] and pair[0] != pair[1] and pair not in seen:
+                seen.add(pair)
+                kind = "backward" if node.primal is not None else "forward"
+                diagram.edges.append(Edge(*pair, kind, tooltip=str(node.type)))  # type: ignore[arg-type]
+    _fusion_roots(diagram, fusion, made, views)
+    inlined = sum(len(g.members) - len(g.stored) for g in fusion.groups)
+    diagram.summary = f"Fusion of {fusion.graph.name}: {len(fusion.groups)} kernels, {inlined} values never reach memory."
+    return diagram
+
+
+def _fusion_roots(diagram: Diagram, fusion: Any, made: Mapping[Node, str], views: Mapping[Node, Node]) -> None:
+    roots = [(k, "output", n) for k, n in fusion.graph.outputs.items()]
+    roots += [(f"{s.name.rpartition('/')[2]} ←", "update", n) for s, n in fusion.graph.updates.items()]
+    for i, (key, role, root) in enumerate(roots):
+        node = root
+        while node in views:
+            node = views[node]
+        if node in made:
+            lines = (Line(truncate(key), "name"), Line(truncate(str(root.type)), "shape"))
+            diagram.add(Box(f"o{i}", role, lines, f"{role} {key}: {root.type}"))  # type: ignore[arg-type]
+            diagram.edges.append(Edge(made[node], f"o{i}", tooltip=str(root.type)))

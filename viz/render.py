@@ -1,0 +1,104 @@
+"""Draw: from anything that has a picture to a file or a string.
+
+What enters: see :mod:`viz.adapt`. What leaves: svg, png, pdf or dot. Invariant: drawing needs no program outside of Python's
+packages, and never fails for want of an engine. ::
+
+    graphc.draw(loss, "backprop.svg", backward=True)
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from graphc.errors import DrawError
+from viz.adapt import diagram_of
+from viz.dot import to_dot
+from viz.labels import measure
+from viz.layout import Layout, place
+from viz.model import Diagram
+from viz.raster import scene_to_bytes
+from viz.scene import Scene, build_scene
+from viz.svg import scene_to_svg
+from viz.theme import Theme, theme_of
+
+SUFFIXES = (".svg", ".png", ".pdf", ".dot")
+
+
+def draw(
+    what: Any, path: str | os.PathLike[str] | None = None, *, backward: Any = False, wrt: Any = None, level: str = "ops",
+    theme: str = "light", direction: str | None = None, name: str | None = None,
+) -> str | None:  # fmt: skip
+    """Draw a graph, to a file by its suffix (.svg, .png, .pdf, .dot) or as SVG text.
+
+    Args:
+        what: a value, a dict of values, a Graph, a Stage of a trace, a Program, a fusion or a LoopProgram.
+        path: where to write; None returns the SVG.
+        backward: True draws the backward graph as a mirror beside the forward one; or a mapping node -> gradient, or a Graph
+            whose outputs are gradients named after inputs and parameters.
+        wrt: what to differentiate with respect to; all trainable parameters unless said, or else all float inputs.
+        level: "ops" folds broadcasts away and gives each op's backward part one box; "primitives" shows all.
+        theme: "light", "dark", "projector" or "print". direction: "LR" or "TB"; by size unless said. name: of the picture.
+
+    Returns:
+        The SVG if ``path`` is None, else None.
+
+    Raises:
+        DrawError: it cannot be drawn, an unknown suffix, a folder that cannot be written.
+        DifferentiationError: with ``backward=True``, a path without a derivative.
+
+    >>> from graphc import ops
+    >>> a, b = ops.input("a"), ops.input("b")
+    >>> svg = draw(ops.tanh(a * b), backward=True)
+    >>> svg.startswith("<svg"), "chain rule through tanh" in svg
+    (True, True)
+    """
+    suffix = _suffix(path)
+    colours = theme_of(theme)
+    diagram = diagram_of(what, backward=backward, wrt=wrt, level=level, direction=direction, name=name)
+    scene, layout = scene_of(diagram, colours)
+    if path is None:
+        return scene_to_svg(scene)
+    match suffix:
+        case ".svg":
+            data = scene_to_svg(scene).encode()
+        case ".dot":
+            data = to_dot(diagram, layout, colours).encode("utf-8", "replace")
+        case _:
+            data = scene_to_bytes(scene, suffix[1:])
+    _write(Path(path), data)
+    return None
+
+
+def to_svg(what: Any, **options: Any) -> str:
+    """The SVG text; options as of :func:`draw`."""
+    text = draw(what, None, **options)
+    assert text is not None
+    return text
+
+
+def scene_of(diagram: Diagram, theme: Theme) -> tuple[Scene, Layout]:
+    """Measure, place and dress a diagram."""
+    labels = {box.id: measure(box, theme) for box in diagram.boxes.values()}
+    layout = place(diagram, {k: (v.width, v.height) for k, v in labels.items()}, theme.size)
+    return build_scene(diagram, layout, labels, theme), layout
+
+
+def _suffix(path: str | os.PathLike[str] | None) -> str:
+    if path is None:
+        return ".svg"
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DrawError(f"{Path(path).name}: pictures are not written as {suffix or 'a file without a suffix'}",
+                        help=f"choose one of {', '.join(SUFFIXES)}")  # fmt: skip
+    return suffix
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise DrawError(
+            f"{path} cannot be written: {error.strerror or error}", help="name a file in a folder that exists and can be written"
+        ) from error

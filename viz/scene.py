@@ -1,0 +1,317 @@
+"""A laid-out diagram as shapes and glyphs: the one description from which SVG, PNG and PDF are written.
+
+What enters: diagram, layout, theme. What leaves: a :class:`Scene` of groups, in drawing order, in pixels with y downwards.
+Invariant: every writer draws exactly these shapes, so that all formats have the same geometry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from viz.fonts import text_width, truncate
+from viz.formula import typeset, unicode_formula
+from viz.labels import DOUBLE, ROUND, Label
+from viz.layout import Layout, Place, Point
+from viz.model import BACKWARD_ROLES, Box, Diagram, Edge
+from viz.theme import Theme
+
+MARGIN = 16.0
+
+
+@dataclass(frozen=True)
+class Rect:
+    x: float
+    y: float
+    width: float
+    height: float
+    radius: float
+    fill: str
+    stroke: str
+    weight: float
+    dash: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ellipse:
+    x: float
+    y: float
+    rx: float
+    ry: float
+    fill: str
+    stroke: str
+    weight: float
+    dash: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Cubic Bezier pieces."""
+
+    points: tuple[Point, ...]
+    stroke: str
+    weight: float
+    dash: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Polygon:
+    points: tuple[Point, ...]
+    fill: str
+
+
+@dataclass(frozen=True)
+class Text:
+    x: float
+    y: float
+    text: str
+    size: float
+    font: str
+    fill: str
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """Outlines of a formula, their origin at the left end of the baseline; ``text`` is what a screen reader says."""
+
+    x: float
+    y: float
+    paths: tuple[str, ...]
+    fill: str
+    text: str
+
+
+Shape = Rect | Ellipse | Curve | Polygon | Text | Glyphs
+
+
+@dataclass
+class Group:
+    """Shapes that belong to one box or edge."""
+
+    id: str
+    kind: str
+    tooltip: str
+    shapes: list[Shape] = field(default_factory=list)
+
+
+@dataclass
+class Scene:
+    """The picture: size, background, groups in drawing order, and its description in words."""
+
+    width: float
+    height: float
+    background: str
+    title: str
+    description: str
+    groups: list[Group] = field(default_factory=list)
+
+
+def build_scene(diagram: Diagram, layout: Layout, labels: Mapping[str, Label], theme: Theme) -> Scene:
+    """Shapes of frames, edges, boxes and captions, moved into view."""
+    groups = [_frame(i, f, theme) for i, f in enumerate(layout.frames)]
+    ranking = {"correspondence": 0, "saved": 1, "forward": 2, "backward": 3}
+    order = sorted(range(len(diagram.edges)), key=lambda i: (ranking[diagram.edges[i].kind], i))
+    groups += [_edge(i, diagram.edges[i], layout.routes[i], theme) for i in order]
+    groups += [_box(box, layout.places[box.id], labels[box.id], theme) for box in diagram.boxes.values()]
+    left, top, right, bottom = _extent(layout)
+    if diagram.mirrored:
+        captions = _captions(diagram, layout, theme, (left, top, right, bottom))
+        groups += captions
+        left, top, right, bottom = _with_captions(captions, (left, top, right, bottom))
+    shift = (MARGIN - left, MARGIN - top)
+    for group in groups:
+        group.shapes = [_moved(s, shift) for s in group.shapes]
+    title = truncate(f"Graph {diagram.name}", 120)
+    return Scene(right - left + 2 * MARGIN, bottom - top + 2 * MARGIN, theme.background, title, diagram.summary, groups)
+
+
+def _extent(layout: Layout) -> tuple[float, float, float, float]:
+    boxes = [p.bounds for p in layout.places.values()] + [f.bounds for f in layout.frames]
+    points = [p for route in layout.routes.values() for p in route]
+    xs0, ys0 = [b[0] for b in boxes] + [p[0] for p in points], [b[1] for b in boxes] + [p[1] for p in points]
+    xs1, ys1 = [b[2] for b in boxes] + [p[0] for p in points], [b[3] for b in boxes] + [p[1] for p in points]
+    return min(xs0), min(ys0), max(xs1), max(ys1)
+
+
+# --- boxes ---------------------------------------------------------------------------------------------------------
+
+
+def _colours(box: Box, theme: Theme) -> tuple[str, str, str]:
+    """Fill, stroke, colour of the first line."""
+    match box.role:
+        case "constant":
+            return theme.constant_fill, theme.cluster, theme.faint
+        case "input" | "buffer":
+            return theme.input_fill, theme.forward, theme.text
+        case "parameter":
+            return theme.parameter_fill, theme.forward, theme.text
+        case "output" | "update":
+            return theme.output_fill, theme.forward, theme.text
+        case "parameter_gradient":
+            return theme.gradient_fill, theme.backward, theme.text
+    if box.role in BACKWARD_ROLES or box.backward:
+        return theme.backward_fill, theme.backward, theme.text
+    return theme.forward_fill, theme.forward, theme.text
+
+
+def _box(box: Box, place: Place, label: Label, theme: Theme) -> Group:
+    fill, stroke, colour = _colours(box, theme)
+    group = Group(box.id, box.role, box.tooltip)
+    backward = box.role in BACKWARD_ROLES or box.backward
+    dash = (5.0, 3.0) if backward and box.role != "accumulate" else ()
+    weight = theme.stroke * (1.5 if box.role == "parameter_gradient" else 0.6 if box.role == "constant" else 1.0)
+    group.shapes += _outline(box, place, fill, stroke, weight, dash)
+    if box.role == "accumulate":
+        arm = place.width * 0.26
+        group.shapes.append(_line((place.x - arm, place.y), (place.x + arm, place.y), stroke, theme.stroke * 1.2))
+        group.shapes.append(_line((place.x, place.y - arm), (place.x, place.y + arm), stroke, theme.stroke * 1.2))
+    for line in label.lines:
+        ink = theme.faint if line.line.style in ("shape", "note") else colour
+        x, y = place.x + line.x, place.y + line.y
+        if line.formula is not None and line.formula.paths:
+            group.shapes.append(Glyphs(x, y, line.formula.paths, ink, line.formula.text))
+        else:
+            text = line.formula.text if line.formula is not None else line.line.text
+            group.shapes.append(Text(x, y, text, line.size, line.font, ink))
+    return group
+
+
+def _line(a: Point, b: Point, stroke: str, weight: float) -> Curve:
+    third = ((b[0] - a[0]) / 3, (b[1] - a[1]) / 3)
+    return Curve((a, (a[0] + third[0], a[1] + third[1]), (b[0] - third[0], b[1] - third[1]), b), stroke, weight)
+
+
+def _outline(
+    box: Box, place: Place, fill: str, stroke: str, weight: float, dash: tuple[float, ...]
+) -> list[Shape]:
+    rings = [0.0, weight * 2.2] if box.role in DOUBLE else [0.0]
+    shapes: list[Shape] = []
+    for k, inset in enumerate(rings):
+        paint, dashes = (fill if k == 0 else "none"), (dash if k == 0 else ())
+        if box.role in ROUND or box.role == "accumulate":
+            shapes.append(
+                Ellipse(place.x, place.y, place.width / 2 - inset, place.height / 2 - inset, paint, stroke, weight, dashes)
+            )
+        else:
+            left, top, right, bottom = place.bounds
+            radius = {"constant": 3.0, "buffer": 2.0, "parameter": 3.0, "parameter_gradient": 3.0}.get(box.role, 9.0)
+            shapes.append(
+                Rect(left + inset, top + inset, right - left - 2 * inset, bottom - top - 2 * inset, max(radius - inset, 1.0),
+                     paint, stroke, weight, dashes)
+            )  # fmt: skip
+    return shapes
+
+
+def _frame(index: int, frame: object, theme: Theme) -> Group:
+    from viz.layout import Frame
+
+    assert isinstance(frame, Frame)
+    left, top, right, bottom = frame.bounds
+    side = "b" if frame.backward else "f"
+    group = Group(f"c{side}{index}", "cluster", "/".join(frame.scope))
+    size = theme.size * 0.85
+    dash = (6.0, 4.0) if frame.backward else ()
+    group.shapes.append(
+        Rect(left, top, right - left, bottom - top, 10.0, theme.cluster_fill, theme.cluster, theme.stroke * 0.6, dash)
+    )
+    group.shapes.append(Text(left + 8, top + size * 1.2, frame.scope[-1], size, "sans", theme.faint))
+    return group
+
+
+# --- edges ---------------------------------------------------------------------------------------------------------
+
+
+def _edge(index: int, edge: Edge, route: list[Point], theme: Theme) -> Group:
+    w = theme.stroke
+    stroke, weight, dash, arrow = {
+        "forward": (theme.forward, w, (), True),
+        "backward": (theme.backward, w * 1.1, (7.0 + w, 3.0 + w), True),
+        "correspondence": (theme.correspondence, w * 0.75, (1.0 + w * 0.5, 3.0 + w), False),
+        "saved": (theme.saved, w * 0.85, (1.5 + w * 0.6, 2.0 + w), True),
+    }[edge.kind]
+    group = Group(f"e{index}", f"edge-{edge.kind}", edge.tooltip)
+    points = list(route)
+    if arrow:
+        length = (5.5 + 2.0 * w) * (0.8 if edge.kind == "saved" else 1.0)
+        points, head = _arrow(points, length)
+        group.shapes.append(Polygon(head, stroke))
+    group.shapes.insert(0, Curve(tuple(points), stroke, weight, dash))
+    return group
+
+
+def _arrow(points: list[Point], length: float) -> tuple[list[Point], tuple[Point, ...]]:
+    """The route shortened by an arrow head, and the head."""
+    end = points[-1]
+    back = next((p for p in reversed(points[:-1]) if abs(p[0] - end[0]) + abs(p[1] - end[1]) > 1e-6), None)
+    if back is None:
+        return points, (end, end, end)
+    dx, dy = end[0] - back[0], end[1] - back[1]
+    norm = (dx * dx + dy * dy) ** 0.5
+    ux, uy = dx / norm, dy / norm
+    base = (end[0] - ux * length, end[1] - uy * length)
+    half = length * 0.42
+    head = (end, (base[0] - uy * half, base[1] + ux * half), (base[0] + uy * half, base[1] - ux * half))
+    stop = (end[0] - ux * length * 0.85, end[1] - uy * length * 0.85)
+    shift = (stop[0] - end[0], stop[1] - end[1])
+    control = (points[-2][0] + shift[0], points[-2][1] + shift[1])
+    return [*points[:-2], control, stop], head
+
+
+# --- captions ------------------------------------------------------------------------------------------------------
+
+
+def _captions(
+    diagram: Diagram, layout: Layout, theme: Theme, bounds: tuple[float, float, float, float]
+) -> list[Group]:
+    """The words "forward" and "backward" at the two parts, and a legend of the dotted lines below."""
+    left, top, _, bottom = bounds
+    size = theme.size
+    dx, dy = layout.offset
+    first = Text(left, top - size * 0.9, "forward", size, "bold", theme.forward)
+    loss = next(b.mirror_of for b in diagram.boxes.values() if b.role == "seed")
+    name = truncate(diagram.boxes[loss].title, 20)
+    second = Text(left + dx, top + dy - size * 0.9, "backward", size, "bold", theme.backward_text)
+    note = Text(second.x + text_width("backward  ", "bold", size), second.y, f"x̄ = ∂{name}/∂x", size, "sans", theme.faint)
+    groups = [Group("t0", "caption", "", [first]), Group("t1", "caption", "", [second, note])]
+    x, y = left, bottom + size * 1.7
+    rows = [("correspondence", "value and its gradient")]
+    if any(e.kind == "saved" for e in diagram.edges):
+        rows.append(("saved", "saved for the backward pass"))
+    if any(b.role == "accumulate" for b in diagram.boxes.values()):
+        rows.append(("accumulate", "contributions are added"))
+    for i, (kind, text) in enumerate(rows):
+        group = Group(f"l{i}", "legend", "")
+        mid = y - size * 0.28
+        if kind == "accumulate":
+            r = size * 0.45
+            group.shapes.append(Ellipse(x + 30 - r, mid, r, r, theme.backward_fill, theme.backward, theme.stroke))
+            group.shapes.append(_line((x + 30 - r * 1.5, mid), (x + 30 - r * 0.5, mid), theme.backward, theme.stroke))
+            group.shapes.append(_line((x + 30 - r, mid - r * 0.5), (x + 30 - r, mid + r * 0.5), theme.backward, theme.stroke))
+        else:
+            group.shapes += _edge(0, Edge("", "", kind), [(x, mid), (x + 12, mid), (x + 24, mid), (x + 36, mid)], theme).shapes  # type: ignore[arg-type]
+        group.shapes.append(Text(x + 44, y, text, size * 0.85, "sans", theme.faint))
+        groups.append(group)
+        x += 44 + text_width(text, "sans", size * 0.85) + size * 1.8
+    return groups
+
+
+def _with_captions(groups: list[Group], bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = bounds
+    for group in groups:
+        for shape in group.shapes:
+            if isinstance(shape, Text):
+                right = max(right, shape.x + text_width(shape.text, shape.font, shape.size))
+                top, bottom = min(top, shape.y - shape.size), max(bottom, shape.y + shape.size * 0.3)
+    return left, top, right, bottom
+
+
+def _moved(shape: Shape, shift: Point) -> Shape:
+    from dataclasses import replace
+
+    dx, dy = shift
+    if isinstance(shape, (Curve, Polygon)):
+        return replace(shape, points=tuple((x + dx, y + dy) for x, y in shape.points))
+    return replace(shape, x=shape.x + dx, y=shape.y + dy)
+
+
+__all__ = ["Scene", "build_scene", "typeset", "unicode_formula"]

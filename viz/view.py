@@ -1,0 +1,304 @@
+"""A graph as boxes and edges: what is visible, what is folded, and what everything is called.
+
+What enters: a :class:`Graph`. What leaves: a :class:`View`, a diagram with the map from nodes to boxes. Invariants: at level
+"ops" broadcasts are folded into the edges that pass through them; a graph with more than :data:`LIMIT` visible nodes collapses
+by scope, and beyond :data:`CROWD` into bands of its order, so that a picture never has more boxes than can be laid out; all
+work is linear and iterative. ::
+
+    x -> broadcast -> mul      is drawn      x -> mul
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.errors import DrawError
+from graphc.ir import Graph, Node
+from graphc.text import print_node, value_names
+from viz.fonts import truncate
+from viz.formula import latex_name
+from viz.model import Box, Diagram, Direction, Edge, Line, Role
+
+LIMIT = 60  # visible nodes from which scopes collapse
+CROWD = 400  # boxes from which even collapsed graphs are cut into bands
+BANDS = 24
+SMALL = 12  # nodes up to which a graph runs from left to right
+FORMULAS = 80  # boxes up to which formulas are set
+_TOOLTIP = 600
+
+
+@dataclass
+class View:
+    """A diagram and how it came from its graph.
+
+    Attributes:
+        box_of: visible node -> box id (several nodes share a collapsed box).
+        resolved: every node -> the visible node whose value it passes on (itself unless hidden).
+        tex: visible node -> its name in formulas. uses: edge index -> (tail, head, operand position) of the reads it shows.
+    """
+
+    graph: Graph
+    diagram: Diagram
+    level: str
+    box_of: dict[Node, str] = field(default_factory=dict)
+    resolved: dict[Node, Node] = field(default_factory=dict)
+    tex: dict[Node, str] = field(default_factory=dict)
+    names: Mapping[Node, str] = field(default_factory=dict)
+    uses: list[list[tuple[Node, Node, int]]] = field(default_factory=list)
+    outputs: dict[str, Node] = field(default_factory=dict)
+    formulas: bool = True
+    shapes: bool = True
+
+
+def build_view(graph: Graph, *, level: str = "ops", direction: str | None = None, name: str | None = None) -> View:
+    """The view of a graph at a level.
+
+    Raises:
+        DrawError: an unknown level or direction, or a graph without nodes.
+    """
+    if level not in ("ops", "primitives"):
+        raise DrawError(f"level={level!r}", help="choose 'ops' or 'primitives'")
+    if direction not in (None, "", "LR", "TB"):
+        raise DrawError(f"direction={direction!r}", help="choose 'LR' or 'TB'")
+    if not graph.nodes:
+        raise DrawError(f"graph {graph.name} has no nodes to draw", help="give it an output")
+    view = View(graph, Diagram(name or graph.name), level)
+    visible = _resolve(view)
+    keys = _group(visible)
+    boxes = len(set(keys.values())) if keys else len(visible)
+    view.formulas = boxes <= FORMULAS
+    view.shapes = any(n.shape for n in visible)
+    view.names = value_names(graph)
+    _name(view, visible)
+    view.diagram.direction = _direction(direction, len(visible))
+    if keys:
+        _collapsed_boxes(view, visible, keys)
+    else:
+        for i, node in enumerate(visible):
+            view.box_of[node] = f"n{i}"
+            view.diagram.add(node_box(view, node, f"n{i}"))
+    _edges(view, visible)
+    _roots(view)
+    view.diagram.summary = _summary(view, visible)
+    return view
+
+
+def _direction(wanted: str | None, count: int) -> Direction:
+    if wanted == "LR" or (not wanted and count <= SMALL):
+        return "LR"
+    return "TB"
+
+
+def _resolve(view: View) -> list[Node]:
+    roots = set(view.graph.roots)
+    visible = []
+    for node in view.graph.nodes:
+        hidden = view.level == "ops" and node.op.name == "broadcast" and node not in roots
+        view.resolved[node] = view.resolved[node.inputs[0]] if hidden else node
+        if not hidden:
+            visible.append(node)
+    return visible
+
+
+def scope_of(node: Node) -> tuple[str, ...]:
+    """The scope path of a node: of its declaration, or of a parameter's full name."""
+    if node.op.name == "parameter" and "/" in node.name:
+        return tuple(node.name.split("/")[:-1])
+    return node.source.scope if node.source else ()
+
+
+def short_name(node: Node) -> str:
+    """A node's name without its scope."""
+    return node.name.rpartition("/")[2]
+
+
+def _name(view: View, visible: Iterable[Node]) -> None:
+    names = {node: key for key, node in reversed(list(view.graph.outputs.items()))}
+    count = 0
+    for node in visible:
+        name = short_name(node) or ("" if node.op.is_source else names.get(node, ""))
+        if node.op.name == "constant":
+            view.tex[node] = _number(node) or r"\mathrm{const}"
+        elif name:
+            view.tex[node] = latex_name(truncate(name, 16))
+        else:
+            count += 1
+            view.tex[node] = f"v_{{{count}}}"
+
+
+def _number(node: Node) -> str:
+    value = node.attrs["value"]
+    if value.size != 1 or value.ndim:
+        return ""
+    return f"{value[()]:g}" if value.dtype.kind == "f" else str(value[()])
+
+
+# --- labels --------------------------------------------------------------------------------------------------------
+
+
+def node_box(view: View, node: Node, box_id: str) -> Box:
+    """The box of one node: role, label, tooltip."""
+    role: Role = {"input": "input", "parameter": "parameter", "constant": "constant"}.get(node.op.name, "op")  # type: ignore[assignment]
+    shape = [Line(truncate(str(node.type), 30), "shape")] if view.shapes else []
+    if role == "constant":
+        number = _number(node)
+        lines = [Line(number, "note")] if number else [Line("constant", "note"), *shape]
+    elif role != "op":
+        lines = [Line(truncate(short_name(node) or role), "name"), *shape]
+    else:
+        lines = [Line(_title(node), "title"), *shape]
+        if view.formulas:
+            lines.insert(1, Line(node_formula(view, node), "formula"))
+    scope = () if role == "input" else tuple(truncate(s) for s in scope_of(node))
+    return Box(box_id, role, tuple(lines), tooltip(view, node), scope, backward=node.primal is not None)
+
+
+def _title(node: Node) -> str:
+    if node.op.name == "custom":
+        return truncate(str(getattr(node.attrs.get("function"), "__name__", "custom")))
+    return node.op.name.replace("_", " ")
+
+
+def node_formula(view: View, node: Node) -> str:
+    """``v_1 = a + b``: the op's formula over its operands' names."""
+    operands = [view.tex[view.resolved[i]] for i in node.inputs]
+    right = fill(node.op.latex, operands, dict(node.attrs)) if node.op.latex else None
+    if right is None:
+        right = rf"{latex_name(node.op.name)}({', '.join(operands)})"
+    return f"{view.tex[node]} = {right}"
+
+
+def fill(template: str, operands: list[str], fields: Mapping[str, Any]) -> str | None:
+    """An op's formula with its fields filled in, or None if it asks for one that there is not."""
+    try:
+        return template.format(*operands, **fields)
+    except (KeyError, IndexError, ValueError, AttributeError):
+        return None
+
+
+def tooltip(view: View, node: Node) -> str:
+    """The node's line of text, its name in full, the user's line, and how it was derived."""
+    if node.op.name == "constant":
+        text = f"{view.names.get(node, '')}: {node.type} = constant"
+    elif node.op.is_source:
+        text = f"{node.op.name} {node.name}: {node.type}"
+    else:
+        text = print_node(node, view.names, sources=False)
+    parts = [text[:_TOOLTIP]]
+    if node.name and node.name not in parts[0]:
+        parts.append(f"name: {node.name[:_TOOLTIP]}")
+    if node.source is not None:
+        parts.append(str(node.source) + (f" in {'/'.join(node.source.scope)}" if node.source.scope else ""))
+    if any(o.rule for o in node.origins):
+        parts.append("from " + ", ".join(str(o) for o in node.origins[:4]))
+    return "\n".join(parts)
+
+
+# --- collapsing ----------------------------------------------------------------------------------------------------
+
+
+def _group(visible: list[Node]) -> dict[Node, Any]:
+    """Node -> key of its collapsed box; empty if nothing need collapse."""
+    if len(visible) <= LIMIT:
+        return {}
+    scopes = {n: () if n.op.name == "input" else scope_of(n) for n in visible}
+    deepest = max(len(s) for s in scopes.values())
+    keys: dict[Node, Any] = {}
+    for depth in range(deepest, 0, -1):
+        keys = {n: (s[:depth] if s else n) for n, s in scopes.items()}
+        if len(set(keys.values())) <= LIMIT:
+            break
+    if len(set(keys.values()) if keys else visible) > CROWD:
+        size = -(-len(visible) // BANDS)
+        return {n: i // size for i, n in enumerate(visible)}
+    return keys
+
+
+def _collapsed_boxes(view: View, visible: list[Node], keys: Mapping[Node, Any]) -> None:
+    members: dict[Any, list[Node]] = {}
+    for node in visible:
+        members.setdefault(keys[node], []).append(node)
+    position = {n: i for i, n in enumerate(visible, 1)}
+    for i, (key, nodes) in enumerate(members.items()):
+        box_id = f"n{i}"
+        view.box_of.update(dict.fromkeys(nodes, box_id))
+        if len(nodes) == 1:
+            view.diagram.add(node_box(view, nodes[0], box_id))
+            continue
+        title = "/".join(key) if isinstance(key, tuple) else f"nodes {position[nodes[0]]} to {position[nodes[-1]]}"
+        lines = (Line(truncate(title, 36), "title"), Line(f"{len(nodes)} nodes", "note"), Line(census(nodes), "note"))
+        backward = all(n.primal is not None for n in nodes)
+        view.diagram.add(Box(box_id, "collapsed", lines, f"{title}: {census(nodes, 40)}", (), backward=backward))
+
+
+def census(nodes: Iterable[Node], most: int = 3) -> str:
+    """What kinds of nodes there are: ``matmul ×2, add ×2, relu``."""
+    counts = Counter(n.op.name for n in nodes)
+    ranked = sorted(counts.items(), key=lambda item: (item[0] in ("constant", "broadcast"), -item[1], item[0]))
+    words = [f"{op} ×{n}" if n > 1 else op for op, n in ranked[:most]]
+    return ", ".join(words + (["…"] if len(ranked) > most else []))
+
+
+# --- edges ---------------------------------------------------------------------------------------------------------
+
+
+def _edges(view: View, visible: list[Node]) -> None:
+    collapsed = len(set(view.box_of.values())) < len(visible)
+    found: dict[tuple[str, str], int] = {}
+    for node in visible:
+        for position, operand in enumerate(node.inputs):
+            tail = view.resolved[operand]
+            pair = view.box_of[tail], view.box_of[node]
+            if pair[0] == pair[1]:
+                continue
+            if collapsed and pair in found:
+                view.uses[found[pair]].append((tail, node, position))
+                continue
+            found[pair] = len(view.diagram.edges)
+            hidden = f" through {operand.op.name} to {operand.type}" if operand is not tail else ""
+            kind = "backward" if tail.primal is not None and node.primal is not None else "forward"
+            tip = f"{view.names.get(tail, '')}: {tail.type}{hidden}"
+            view.diagram.edges.append(Edge(*pair, kind, tooltip=tip))  # type: ignore[arg-type]
+            view.uses.append([(tail, node, position)])
+
+
+def _roots(view: View) -> None:
+    """Boxes of the outputs and of the updates of variables, at the far end."""
+    shape: Callable[[Node], tuple[Line, ...]] = lambda n: (Line(truncate(str(n.type), 30), "shape"),) if view.shapes else ()  # noqa: E731
+    if len(view.graph.outputs) + len(view.graph.updates) > LIMIT:
+        return
+    for i, (key, node) in enumerate(view.graph.outputs.items()):
+        box = Box(f"o{i}", "output", (Line(truncate(key), "name"), *shape(node)), f"output {key}: {node.type}",
+                  backward=node.primal is not None)  # fmt: skip
+        _root_edge(view, box, node)
+    for i, (state, node) in enumerate(view.graph.updates.items()):
+        if view.resolved[node] is state:
+            continue
+        title = f"{truncate(short_name(state), 20)} ←"
+        box = Box(f"u{i}", "update", (Line(title, "name"), *shape(node)), f"the next value of {state.name}: {node.type}")
+        _root_edge(view, box, node)
+
+
+def _root_edge(view: View, box: Box, node: Node) -> None:
+    view.diagram.add(box)
+    view.outputs[box.id] = node
+    tail = view.resolved[node]
+    view.diagram.edges.append(
+        Edge(view.box_of[tail], box.id, "backward" if tail.primal is not None else "forward", tooltip=str(node.type))
+    )
+    view.uses.append([])
+
+
+def _summary(view: View, visible: list[Node]) -> str:
+    graph = view.graph
+    named = {
+        "inputs": [n.name for n in graph.inputs], "parameters": [n.name for n in graph.parameters],
+        "outputs": list(graph.outputs),
+    }  # fmt: skip
+    parts = [f"{kind} {', '.join(names[:12])}{' and more' if len(names) > 12 else ''}" for kind, names in named.items() if names]
+    ops = [n for n in visible if not n.op.is_source]
+    text = f"Graph {view.diagram.name}: {'; '.join(parts)}. {len(ops)} operations"
+    return f"{text}: {census(ops, 8)}." if ops else f"{text}."
