@@ -116,15 +116,26 @@ def index_range(index: Index, bounds: tuple[Bound, ...]) -> tuple[int, int]:
     >>> at = Index.of(o) * 8 + i
     >>> index_range(at + 1, ()), index_range(at + 1, (Bound(at, 20),))
     ((1, 24), (1, 20))
+    >>> index_range(at * -2 + 38, (Bound(at, 20),))
+    (0, 38)
     """
     low, high = index.const, index.const
     for atom, coef in index.terms:
         a, b = _atom_range(atom, bounds)
         low, high = low + min(a * coef, b * coef), high + max(a * coef, b * coef)
-    for bound in bounds:  # index = bound.index + rest, and 0 <= bound.index < extent
-        rest_low, rest_high = (index - bound.index).bounds
-        low, high = max(low, rest_low), min(high, bound.extent - 1 + rest_high)
+    for bound in bounds:  # index = factor * bound.index + rest, and 0 <= bound.index < extent
+        for factor in _factors(index, bound.index):
+            rest_low, rest_high = (index - bound.index * factor).bounds
+            ends = 0, factor * (bound.extent - 1)
+            low, high = max(low, rest_low + min(ends)), min(high, rest_high + max(ends))
     return low, high
+
+
+def _factors(index: Index, bound: Index) -> set[int]:
+    """How often a bound's index may be contained in another: the whole ratios of their coefficients."""
+    coefficients = dict(index.terms)
+    shared = ((coefficients[atom], coef) for atom, coef in bound.terms if atom in coefficients)
+    return {whole // part for whole, part in shared if whole % part == 0} | {1}
 
 
 def _atom_range(atom: Var | Value | FloorDiv | Mod, bounds: tuple[Bound, ...]) -> tuple[int, int]:
