@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from time import perf_counter
 from typing import Any, Literal, Protocol
 
@@ -81,7 +82,7 @@ class CudaExecutable:
         """Run once on the arrays of inputs, parameters and outputs, in the order of ``LoopProgram.role``.
 
         Raises:
-            InputError: an array is missing, or has another dtype or shape than its buffer.
+            InputError: an array is missing, or has another dtype or number of elements than its buffer.
             IndexRangeError: an index was out of its axis; names the user's line.
         """
         program = self.printed.program
@@ -111,11 +112,10 @@ class CudaExecutable:
 
 
 def _checked(slot: BufferSlot, array: Any) -> Any:
-    """The array, if it is what the buffer is: dtype, shape, one element after the other."""
-    expected = f"{slot.type.dtype.name}{list(slot.type.static_shape)}"
-    got = f"{np.dtype(array.dtype).name if isinstance(array, np.ndarray) else array.dtype}{list(array.shape)}"
-    if got.removeprefix("torch.") != expected:
-        raise InputError(f"{slot.name}: expected {expected}, got {got}")
+    """The array, if it is what the buffer is: dtype, number of elements, one after the other."""
+    dtype = str(array.dtype).removeprefix("torch.")
+    if dtype != slot.type.dtype.name or prod(array.shape) != prod(slot.type.static_shape):
+        raise InputError(f"{slot.name}: expected {slot.type}, got {dtype}{list(array.shape)}")
     if isinstance(array, np.ndarray) and not array.flags.c_contiguous:
         raise InputError(f"{slot.name}: the array is not C-contiguous", help="pass numpy.ascontiguousarray(array)")
     return array

@@ -150,7 +150,11 @@ def run_on_cpu(
                 message = f"{entry}: the threads' order {order} gives another result than {orders[0]}"
                 raise KernelFault("order", message, (f"array {position} differs first in element {where}",))
     for key, array in arrays.items():
-        array[...] = (results or arrays)[key]
+        made = (results or arrays)[key]
+        if array.flags.writeable:
+            array[...] = made
+        elif array.tobytes() != made.tobytes():
+            raise KernelFault("outside", f"{entry} wrote into an array that is read-only")
 
 
 # ---- compiling -----------------------------------------------------------------------------------------------------

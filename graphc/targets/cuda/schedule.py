@@ -102,7 +102,8 @@ def _split(kernel: Kernel, aliases: Mapping[str, str]) -> list[tuple[Stmt, ...]]
     """
     body = kernel.body
     roots = [s for s in body if not isinstance(s, Pure)]
-    if len(roots) < 2 or any(isinstance(s, (Accumulator, Accumulate, ReadAccumulator)) for s in roots):
+    tied = any(isinstance(s, (Accumulator, Accumulate, ReadAccumulator)) for s in roots)
+    if tied or not any(isinstance(s, For) for s in roots):
         return [body] if roots else []
     segments = []
     written: set[str] = set()
