@@ -8,12 +8,13 @@ What enters: a number of threads. What leaves: a pool's address and the address 
 iterations. The cut depends on n, grain and the number of threads alone; who runs a range does not matter to a loop of
 independent iterations, so results are the same in every run.
 
-How. One 64-bit word holds (call number, ranges, next range). The caller and the workers claim ranges by compare and
-swap on it, so a worker that wakes late can never take a range of a call that is over, and a worker that never wakes
-(a busy machine, a forked child) costs speed and never a hang: the caller runs what nobody has claimed and waits only
-for ranges in progress. Whoever waits spins for a bounded time, then sleeps (futex on Linux, a condition variable
-elsewhere). A second thread that calls meanwhile runs its ranges itself, and so does a nested call. Workers start with
-the first call, block every signal, and are made anew in a forked child.
+How. One 64-bit word holds (call number, ranges); a cell for each range holds twice the call's number while the range
+is open and one more once it is claimed, by compare and swap. So a worker that wakes late can never take a range of a
+call that is over, and a worker that never wakes (a busy machine, a forked child) costs speed and never a hang: the
+caller runs what nobody has claimed and waits only for ranges in progress. Each thread tries its own range first, so
+that successive loops find their data in the cache of the same core. Whoever waits spins for a bounded time, then
+sleeps (futex on Linux, a condition variable elsewhere). A second thread that calls meanwhile runs its ranges itself,
+and so does a nested call. Workers start with the first call, block every signal, and are made anew in a forked child.
 
 Invariant: neither a pool's memory nor this code is ever freed, so the process may exit at any moment.
 
@@ -36,15 +37,15 @@ from graphc.targets.cpu.runtime import runtime_library
 
 __all__ = ["ThreadPool", "available_cpus", "parallel_address", "runtime_text"]
 
-MAX_THREADS = 1024  # the claim word has 16 bits for the number of ranges
+MAX_THREADS = 1024
 _SPIN = 2000  # pauses: about 50 microseconds
 _SPIN_CROWDED = 20  # more threads than CPUs: the one waited for may need this CPU
-_BYTES = 768
+_BYTES = 768  # and one 64-bit cell a thread
 
 # The fields of a pool and their byte offsets; those that different threads write lie on cache lines of their own.
 _FIELDS = {
     "word": 0, "epoch": 64, "done": 128, "waiting": 132, "sleepers": 192, "fn": 256, "args": 264, "n": 272,
-    "lock": 320, "started": 384, "threads": 388, "spin": 392, "mutex": 512, "condition": 640,
+    "lock": 320, "started": 384, "threads": 388, "spin": 392, "tickets": 396, "mutex": 512, "condition": 640, "cells": 768,
 }  # fmt: skip
 
 _SYSTEM_FUTEX = """
@@ -120,6 +121,10 @@ declare i64 @llvm.smin.i64(i64, i64)
 ; Set up the memory of a pool, also that of a pool whose workers were lost in a fork.
 define void @graphc_pool_init(ptr %pool, i32 %threads, i32 %spin) {{
   call void @llvm.memset.p0.i64(ptr align 64 %pool, i8 0, i64 {bytes}, i1 false)
+  %cells = getelementptr i8, ptr %pool, i64 {cells}
+  %many = zext i32 %threads to i64
+  %size = shl i64 %many, 3
+  call void @llvm.memset.p0.i64(ptr align 8 %cells, i8 0, i64 %size, i1 false)
   %threads.p = getelementptr i8, ptr %pool, i64 {threads}
   %spin.p = getelementptr i8, ptr %pool, i64 {spin}
   store i32 %threads, ptr %threads.p, align 4
@@ -143,50 +148,47 @@ define internal void @range(ptr %fn, ptr %args, i64 %n, i64 %parts, i64 %i) {{
   ret void
 }}
 
-define internal i1 @claimable(i64 %word) {{
-  %next = and i64 %word, 65535
-  %high = lshr i64 %word, 16
-  %parts = and i64 %high, 65535
-  %more = icmp ult i64 %next, %parts
-  ret i1 %more
-}}
-
-; Claim and run ranges of the current call until none is left. The call's fields are read after a claim: they stand
-; still from then until the claimed range is reported done.
-define internal void @work(ptr %pool) {{
+; Claim and run ranges of the call that %word announces, from range %id on, until none is open. The call's fields are
+; read after a claim: they stand still from then until the claimed range is reported done.
+define internal void @work(ptr %pool, i64 %word, i64 %id) {{
 entry:
   %done.p = getelementptr i8, ptr %pool, i64 {done}
   %waiting.p = getelementptr i8, ptr %pool, i64 {waiting}
   %fn.p = getelementptr i8, ptr %pool, i64 {fn}
   %args.p = getelementptr i8, ptr %pool, i64 {args}
   %n.p = getelementptr i8, ptr %pool, i64 {n}
-  br label %look
+  %cells = getelementptr i8, ptr %pool, i64 {cells}
+  %call = lshr i64 %word, 32
+  %open = shl i64 %call, 1
+  %claimed = or i64 %open, 1
+  %parts = and i64 %word, 4294967295
+  %all = trunc i64 %parts to i32
+  %beyond = icmp uge i64 %id, %parts
+  %start = select i1 %beyond, i64 0, i64 %id
+  br label %loop
+loop:
+  %k = phi i64 [ 0, %entry ], [ %k1, %next ]
+  %i = phi i64 [ %start, %entry ], [ %i2, %next ]
+  %more = icmp ult i64 %k, %parts
+  br i1 %more, label %look, label %leave
 look:
-  %first = load atomic i64, ptr %pool acquire, align 8
-  br label %try
-try:
-  %word = phi i64 [ %first, %look ], [ %seen, %claim ]
-  %more = call i1 @claimable(i64 %word)
-  br i1 %more, label %claim, label %leave
+  %cell = getelementptr i64, ptr %cells, i64 %i
+  %state = load atomic i64, ptr %cell monotonic, align 8
+  %free = icmp eq i64 %state, %open
+  br i1 %free, label %claim, label %next
 claim:
-  %taken = add i64 %word, 1
-  %swap = cmpxchg ptr %pool, i64 %word, i64 %taken acq_rel acquire, align 8
-  %seen = extractvalue {{ i64, i1 }} %swap, 0
+  %swap = cmpxchg ptr %cell, i64 %open, i64 %claimed acq_rel monotonic, align 8
   %ok = extractvalue {{ i64, i1 }} %swap, 1
-  br i1 %ok, label %run, label %try
+  br i1 %ok, label %run, label %next
 run:
-  %i = and i64 %word, 65535
-  %high = lshr i64 %word, 16
-  %parts = and i64 %high, 65535
   %fn = load ptr, ptr %fn.p, align 8
   %args = load ptr, ptr %args.p, align 8
   %n = load i64, ptr %n.p, align 8
   call void @range(ptr %fn, ptr %args, i64 %n, i64 %parts, i64 %i)
   %before = atomicrmw add ptr %done.p, i32 1 seq_cst
   %after = add i32 %before, 1
-  %all = trunc i64 %parts to i32
   %last = icmp eq i32 %after, %all
-  br i1 %last, label %report, label %look
+  br i1 %last, label %report, label %next
 report:
   %waiting = load atomic i32, ptr %waiting.p seq_cst, align 4
   %someone = icmp ne i32 %waiting, 0
@@ -194,6 +196,12 @@ report:
 notify:
   call void @wake(ptr %pool, ptr %done.p, i32 1)
   br label %leave
+next:
+  %k1 = add i64 %k, 1
+  %i1 = add i64 %i, 1
+  %wrap = icmp eq i64 %i1, %parts
+  %i2 = select i1 %wrap, i64 0, i64 %i1
+  br label %loop
 leave:
   ret void
 }}
@@ -207,16 +215,23 @@ entry:
   %epoch.p = getelementptr i8, ptr %pool, i64 {epoch}
   %sleepers.p = getelementptr i8, ptr %pool, i64 {sleepers}
   %spin.p = getelementptr i8, ptr %pool, i64 {spin}
+  %tickets.p = getelementptr i8, ptr %pool, i64 {tickets}
   %limit = load i32, ptr %spin.p, align 4
+  %ticket = atomicrmw add ptr %tickets.p, i32 1 monotonic
+  %mine = add i32 %ticket, 1                ; the caller is thread 0
+  %id = zext i32 %mine to i64
   br label %outer
-outer:
-  call void @work(ptr %pool)
+outer:                ; %seen is the last word whose ranges were looked through
+  %seen = phi i64 [ 0, %entry ], [ %word, %work ], [ %seen, %awake ]
   br label %spin
 spin:
   %k = phi i32 [ 0, %outer ], [ %k1, %again ]
   %word = load atomic i64, ptr %pool acquire, align 8
-  %more = call i1 @claimable(i64 %word)
-  br i1 %more, label %outer, label %again
+  %same = icmp eq i64 %word, %seen
+  br i1 %same, label %again, label %work
+work:
+  call void @work(ptr %pool, i64 %word, i64 %id)
+  br label %outer
 again:
   call void @pause()
   %k1 = add i32 %k, 1
@@ -226,8 +241,8 @@ tired:                ; either the caller sees a sleeper, or this thread sees th
   %epoch = load atomic i32, ptr %epoch.p seq_cst, align 4
   %s0 = atomicrmw add ptr %sleepers.p, i32 1 seq_cst
   %word2 = load atomic i64, ptr %pool seq_cst, align 8
-  %more2 = call i1 @claimable(i64 %word2)
-  br i1 %more2, label %awake, label %asleep
+  %still = icmp eq i64 %word2, %seen
+  br i1 %still, label %asleep, label %awake
 asleep:
   call void @sleep(ptr %pool, ptr %epoch.p, i32 %epoch)
   br label %awake
@@ -318,8 +333,19 @@ publish:
   %call = lshr i64 %old, 32
   %call1 = add i64 %call, 1
   %high = shl i64 %call1, 32
-  %mid = shl i64 %parts, 16
-  %word = or i64 %high, %mid
+  %word = or i64 %high, %parts
+  %number = lshr i64 %high, 32
+  %open = shl i64 %number, 1
+  %cells = getelementptr i8, ptr %pool, i64 {cells}
+  br label %opening
+opening:
+  %c = phi i64 [ 0, %publish ], [ %c1, %opening ]
+  %cell = getelementptr i64, ptr %cells, i64 %c
+  store atomic i64 %open, ptr %cell release, align 8
+  %c1 = add i64 %c, 1
+  %closed = icmp ult i64 %c1, %parts
+  br i1 %closed, label %opening, label %announce
+announce:
   store atomic i64 %word, ptr %pool seq_cst, align 8
   %e = atomicrmw add ptr %epoch.p, i32 1 seq_cst
   %sleepers = load atomic i32, ptr %sleepers.p seq_cst, align 4
@@ -331,7 +357,7 @@ call_them:
   call void @wake(ptr %pool, ptr %epoch.p, i32 %helpers)
   br label %mywork
 mywork:
-  call void @work(ptr %pool)
+  call void @work(ptr %pool, i64 %word, i64 0)
   %limit = load i32, ptr %spin.p, align 4
   %all = trunc i64 %parts to i32
   br label %join
@@ -420,7 +446,7 @@ class ThreadPool:
         self._futex = futex
         if threads == 1 or sys.platform == "win32":
             return
-        memory = ctypes.create_string_buffer(_BYTES + 64)
+        memory = ctypes.create_string_buffer(_BYTES + 8 * threads + 64)
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))  # workers outlive the interpreter
         self.address = (ctypes.addressof(memory) + 63) & ~63
         self.reset()
