@@ -37,6 +37,7 @@ from graphc.loops.ir import (
     Let,
     Load,
     LoopKind,
+    ReadAccumulator,
     Stmt,
     Store,
 )
@@ -202,7 +203,7 @@ def register_tile(rows: int, columns: int, lanes: int, registers: int, accumulat
     and one broadcast must fit the registers; beyond 27 accumulators the compiler spills (measured).
 
     >>> register_tile(512, 480, 16, 32), register_tile(512, 512, 8, 16), register_tile(1, 1024, 16, 32)
-    ((9, 3), (6, 2), (1, 8))
+    ((8, 3), (6, 2), (1, 8))
     """
     most = 27 if registers >= 32 else registers - 3
     best, choice = float("inf"), (1, 1)
@@ -224,8 +225,9 @@ def _tile_cost(rows: int, columns: int, lanes: int, height: int, vectors: int) -
         for column in blocks(columns, vectors * lanes):
             wide = -(-column.size // lanes)
             step = max(row.size * wide / 2, (row.size + wide) / 2, 4.0)
-            total += row.count * column.count * (step + 0.02 * (row.size + wide) / (row.size * wide) + 0.05)
-    return total
+            total += row.count * column.count * (step + 0.02 * (row.size + 2 * wide) / (row.size * wide) + 0.05)
+    variants = len(even_blocks(rows, height)) + len(blocks(columns, vectors * lanes)) - 2
+    return total * (1 + 0.003 * variants)
 
 
 # --- the policy ----------------------------------------------------------------------------------------------------
@@ -239,10 +241,21 @@ class _Policy:
         self.dtypes = {p.name: p.dtype for p in kernel.params}
         self.machine = machine
         self.notes: list[str] = []
+        self.interleave = INTERLEAVE
 
     def top(self, body: Body) -> Body:
-        """The kernel's own block: a nest each, or a leaf without a band (reductions to a scalar)."""
-        return tuple(s for stmt in body for s in self.statement(stmt, top=True))
+        """The kernel's own block: a nest each, or a leaf without a band (reductions to a scalar).
+
+        A loop that reads the result of a reduction beside it has no threads: they would each repeat the reduction.
+        """
+        result: Body = ()
+        reduced: set[str] = set()
+        for stmt in body:
+            reads = any(name in reduced for inner in inner_statements((stmt,)) for name in values_read(inner))
+            if isinstance(stmt, ReadAccumulator) or (reads and isinstance(stmt, PURE)):
+                reduced.add(stmt.name)
+            result += self.statement(stmt, top=not reads)
+        return result
 
     def leaf(self, body: Body) -> Body:
         """A block whose band gets no lanes: its loops are scheduled on their own."""
@@ -424,7 +437,9 @@ class _Policy:
             self.notes.append(f"loads along {lane} are gathered: nothing in the inner loops is contiguous for long")
             return self.across(nest, plan, lane)
         gain = self.dot_tile(nest, plan, inner) if len(inner) == 1 and contiguous else 1
+        self.interleave = 1 if gain > 1 else INTERLEAVE  # a tile of dot products has enough chains in flight
         nest.leaf = self.leaf(nest.leaf)
+        self.interleave = INTERLEAVE
         return gain
 
     def dot_tile(self, nest: Nest, plan: Plan, inner: list[For]) -> int:
@@ -458,9 +473,7 @@ class _Policy:
         lanes = self.lanes(body)
         heavy = any(isinstance(s, Let) and s.primitive in HEAVY for s in body)
         plan = Plan(order=[one.var for one in nest.band])
-        vectors = 2 if heavy else INTERLEAVE
-        if lane.extent >= 8 * lanes and not heavy:
-            vectors = INTERLEAVE
+        vectors = min(self.interleave, 2) if heavy else self.interleave
         plan.cut[lane] = blocks(lane.extent, vectors * lanes)
         plan.kinds[lane] = "vector"
         self.notes.append(f"reduction over {lane} in {min(vectors * lanes, lane.extent)} lanes (stride 1)")
@@ -493,6 +506,23 @@ def reduction_band(loop: For) -> Nest:
         nest.leaf = inner.body
     nest.prefixes.append(())
     return nest
+
+
+def values_read(stmt: Stmt) -> list[str]:
+    """Names of the values that a statement reads, also as run-time indices (a loop's own body aside)."""
+    match stmt:
+        case Let(args=args):
+            return [a for a in args if isinstance(a, str)]
+        case Guard(value=value) | Accumulate(value=value):
+            return [value] if isinstance(value, str) else []
+        case IndexValue(index=index):
+            return [*index.values]
+        case Load(index=index) | Store(index=index):
+            names = [name for i in (*index, *(b.index for b in stmt.bounds)) for name in i.values]
+            return names + ([stmt.value] if isinstance(stmt, Store) and isinstance(stmt.value, str) else [])
+        case If(bounds=bounds):
+            return [name for b in bounds for name in b.index.values]
+    return []
 
 
 def lane_values(body: Body, var: Var) -> frozenset[str]:
@@ -571,7 +601,7 @@ class _Generator:
             share = work * segment.count * segment.size / var.extent
             name = f"{var.name}_o{number or ''}" if var in self.plan.cut else var.name
             outer = Var(name, segment.count)
-            single = segment.count == 1 and (segment.size > 1 or len(segments) == 1)
+            single = segment.count == 1 and segment.size > 1  # else a loop of one keeps its names apart
             start = Index.of(segment.start) if single else Index.of(outer) * segment.size + segment.start
             threads = serial_above and segment.count > 1 and share >= self.threshold
             here = {**starts, var: start}

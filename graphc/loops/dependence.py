@@ -84,13 +84,30 @@ class Accesses:
     def apart(self, buffer: str, var: Var) -> bool:
         """Whether no two iterations of the loop over ``var`` touch the same element of ``buffer``.
 
-        On one axis all accesses have equal indices, and these are injective in ``var``.
+        On one axis the accesses have one index that is injective in ``var``, or all stay within ``var``'s step.
         """
         accesses = [s.index for s in (*self.loads.get(buffer, ()), *self.stores.get(buffer, ()))]
         return any(
-            all(i == axis[0] for i in axis) and injective(axis[0], var, self.moving)
+            (all(i == axis[0] for i in axis) and injective(axis[0], var, self.moving)) or self.within_step(axis, var)
             for axis in zip(*accesses, strict=True)
         )
+
+    def within_step(self, indices: Sequence[Index], var: Var) -> bool:
+        """Whether all indices are ``step * var + fixed + rest`` with one step and one range of rests shorter than it."""
+        steps = {i.coefficient(var) for i in indices}
+        if len(steps) != 1 or steps == {0} or not all(i.is_affine_in(var) for i in indices):
+            return False
+        fixed: set[frozenset[tuple[object, int]]] = set()
+        lows: list[int] = []
+        highs: list[int] = []
+        for index in indices:
+            rest = [(a, c) for a, c in index.terms if a != var]
+            moves = [(a, c) for a, c in rest if Index.of(a).variables & self.moving or Index.of(a).values]
+            fixed.add(frozenset(term for term in rest if term not in moves))
+            low, high = Index(tuple(moves), index.const).bounds
+            lows.append(low)
+            highs.append(high)
+        return len(fixed) == 1 and max(highs) - min(lows) < abs(steps.pop())
 
 
 def carries(loop: For) -> bool:
