@@ -7,6 +7,7 @@ True
 """
 
 from viz.engines import engine
+from viz.plots import plot_history
 from viz.render import draw, to_svg
 
-__all__ = ["draw", "engine", "to_svg"]
+__all__ = ["draw", "engine", "plot_history", "to_svg"]

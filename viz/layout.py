@@ -145,20 +145,20 @@ def _reflected(layout: Layout, diagram: Diagram, edge: Edge, route: list[Point])
     if diagram.boxes[edge.head].role != "accumulate":
         return points
     plus = layout.places[edge.head]
-    start, along = points[0], points[1]
-    reach = abs(start[0] - plus.x) if diagram.direction == "LR" else abs(start[1] - plus.y)
-    if len(points) > 4:  # a long edge keeps its way around other boxes, and turns to the (+) in its last piece
-        keep, last = points[:-3], points[-4]
-        return [*keep, *_to_circle(last, (2 * last[0] - points[-5][0], 2 * last[1] - points[-5][1]), plus)]
-    toward = _unit((along[0] - start[0], along[1] - start[1]))
-    control = (start[0] + toward[0] * reach * 0.4, start[1] + toward[1] * reach * 0.4)
-    return [start, *_to_circle(start, control, plus)]
+    axis = 0 if diagram.direction == "LR" else 1
+    limit = (plus.x, plus.y)[axis] + plus.width
+    while len(points) > 4 and points[-4][axis] < limit:  # a long edge keeps its way around other boxes up to the (+)
+        points = points[:-3]
+    last, along = points[-4], points[-3]
+    toward = _unit((along[0] - last[0], along[1] - last[1]))
+    reach = 0.4 * ((last[0] - plus.x) ** 2 + (last[1] - plus.y) ** 2) ** 0.5
+    control = (last[0] + toward[0] * reach, last[1] + toward[1] * reach)
+    return [*points[:-3], *_to_circle(control, plus)]
 
 
-def _to_circle(start: Point, control: Point, plus: Place) -> list[Point]:
+def _to_circle(control: Point, plus: Place) -> list[Point]:
     """The last Bezier piece to the border of a circle."""
-    middle = ((control[0] + plus.x) / 2, (control[1] + plus.y) / 2)
-    ux, uy = _unit((middle[0] - plus.x, middle[1] - plus.y))
+    ux, uy = _unit((control[0] - plus.x, control[1] - plus.y))
     radius = plus.width / 2
     end = (plus.x + ux * radius, plus.y + uy * radius)
     before = (plus.x + ux * radius * 2.4, plus.y + uy * radius * 2.4)
@@ -169,9 +169,44 @@ def _to_circle(start: Point, control: Point, plus: Place) -> list[Point]:
 
 
 def _route_rest(layout: Layout, diagram: Diagram) -> None:
+    columns = _columns(layout, diagram)
     for index, edge in enumerate(diagram.edges):
-        if index not in layout.routes:
-            layout.routes[index] = _direct(layout.places[edge.tail], layout.places[edge.head], edge, diagram)
+        if index in layout.routes:
+            continue
+        tail, head = layout.places[edge.tail], layout.places[edge.head]
+        if edge.kind == "correspondence":
+            layout.routes[index] = _bowed(tail, head, columns, diagram.direction)
+        else:
+            layout.routes[index] = _direct(tail, head, edge, diagram)
+
+
+def _columns(layout: Layout, diagram: Diagram) -> dict[int, list[Place]]:
+    """Boxes by their place along the flow, so that those between a box and its mirror image are found at once."""
+    found: dict[int, list[Place]] = {}
+    for place_ in layout.places.values():
+        found.setdefault(round(place_.x if diagram.direction == "LR" else place_.y), []).append(place_)
+    return found
+
+
+def _bowed(tail: Place, head: Place, columns: Mapping[int, list[Place]], direction: str) -> list[Point]:
+    """A line from a box to its image: straight, or bowed around the boxes that stand between them in the same rank."""
+    flow = direction == "LR"
+    if flow:
+        between = [p for p in columns.get(round(tail.x), ()) if tail.y < p.y < head.y]
+        bow = max((p.width for p in between), default=0.0) / 2
+        a, b = (tail.x, tail.y + tail.height / 2), (head.x, head.y - head.height / 2)
+    else:
+        between = [p for p in columns.get(round(tail.y), ()) if tail.x < p.x < head.x]
+        bow = max((p.height for p in between), default=0.0) / 2
+        a, b = (tail.x + tail.width / 2, tail.y), (head.x - head.width / 2, head.y)
+    if not between:
+        return [a, *_thirds(a, b), b]
+    reach = (bow + 14) * 4 / 3
+    if flow:  # out of the corner, so that the line is seen beside the box below
+        a, b = (a[0] + tail.width * 0.3, a[1] - tail.height * 0.1), (b[0] + head.width * 0.3, b[1] + head.height * 0.1)
+        return [a, (a[0] + reach, a[1] + 20), (b[0] + reach, b[1] - 20), b]
+    a, b = (a[0] - tail.width * 0.1, a[1] - tail.height * 0.3), (b[0] + head.width * 0.1, b[1] - head.height * 0.3)
+    return [a, (a[0] + 20, a[1] - reach), (b[0] - 20, b[1] - reach), b]
 
 
 def _direct(tail: Place, head: Place, edge: Edge, diagram: Diagram) -> list[Point]:
@@ -180,8 +215,12 @@ def _direct(tail: Place, head: Place, edge: Edge, diagram: Diagram) -> list[Poin
     if edge.kind == "saved":
         return _saved(tail, head, diagram.direction)
     a, b = border(tail, (dx, dy)), border(head, (-dx, -dy))
+    return [a, *_thirds(a, b), b]
+
+
+def _thirds(a: Point, b: Point) -> list[Point]:
     third = ((b[0] - a[0]) / 3, (b[1] - a[1]) / 3)
-    return [a, (a[0] + third[0], a[1] + third[1]), (b[0] - third[0], b[1] - third[1]), b]
+    return [(a[0] + third[0], a[1] + third[1]), (b[0] - third[0], b[1] - third[1])]
 
 
 def _saved(tail: Place, head: Place, direction: str) -> list[Point]:

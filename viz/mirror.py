@@ -233,7 +233,7 @@ def chain_rule(mirror: _Mirror, node: Node) -> list[Line]:
         right = operand_rule(view, node, position)
         if operand is not tail:
             right = rf"\textstyle\sum {_bracketed(right)}"  # a broadcast was folded into the edge
-        sign = "=" if mirror.inflow[view.box_of[tail]] == 1 else r"\mathrel{+}="
+        sign = "=" if mirror.inflow[view.box_of[tail]] == 1 else r"\;{+}{=}\;"
         lines.append(Line(f"{bar(view.tex[tail])} {sign} {right}", "formula"))
     return lines[:_RULES] + ([Line("…", "note")] if len(lines) > _RULES else [])
 
@@ -257,10 +257,11 @@ def operand_rule(view: View, node: Node, position: int) -> str:
 
 
 def _bracketed(latex: str) -> str:
+    """In parentheses if it is a sum or begins with a sign."""
     depth = 0
-    for i, c in enumerate(latex):
+    for c in latex:
         depth += (c in "{(") - (c in "})")
-        if depth == 0 and (c == "+" or (c == "-" and True)) and (c == "-" or i):
+        if depth == 0 and c in "+-":
             return f"({latex})"
     return latex
 

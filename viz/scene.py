@@ -7,12 +7,11 @@ Invariant: every writer draws exactly these shapes, so that all formats have the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from viz.fonts import text_width, truncate
-from viz.formula import typeset, unicode_formula
 from viz.labels import DOUBLE, ROUND, Label
-from viz.layout import Layout, Place, Point
+from viz.layout import Frame, Layout, Place, Point
 from viz.model import BACKWARD_ROLES, Box, Diagram, Edge
 from viz.theme import Theme
 
@@ -158,7 +157,8 @@ def _box(box: Box, place: Place, label: Label, theme: Theme) -> Group:
     fill, stroke, colour = _colours(box, theme)
     group = Group(box.id, box.role, box.tooltip)
     backward = box.role in BACKWARD_ROLES or box.backward
-    dash = (5.0, 3.0) if backward and box.role != "accumulate" else ()
+    w = theme.stroke
+    dash = (3.0 + 1.8 * w, 1.4 + 1.2 * w) if backward and box.role != "accumulate" else ()
     weight = theme.stroke * (1.5 if box.role == "parameter_gradient" else 0.6 if box.role == "constant" else 1.0)
     group.shapes += _outline(box, place, fill, stroke, weight, dash)
     if box.role == "accumulate":
@@ -202,10 +202,7 @@ def _outline(
     return shapes
 
 
-def _frame(index: int, frame: object, theme: Theme) -> Group:
-    from viz.layout import Frame
-
-    assert isinstance(frame, Frame)
+def _frame(index: int, frame: Frame, theme: Theme) -> Group:
     left, top, right, bottom = frame.bounds
     side = "b" if frame.backward else "f"
     group = Group(f"c{side}{index}", "cluster", "/".join(frame.scope))
@@ -272,7 +269,9 @@ def _captions(
     name = truncate(diagram.boxes[loss].title, 20)
     second = Text(left + dx, top + dy - size * 0.9, "backward", size, "bold", theme.backward_text)
     note = Text(second.x + text_width("backward  ", "bold", size), second.y, f"x̄ = ∂{name}/∂x", size, "sans", theme.faint)
-    groups = [Group("t0", "caption", "", [first]), Group("t1", "caption", "", [second, note])]
+    width = note.x - second.x + text_width(note.text, "sans", size)
+    halo = Rect(second.x - 4, second.y - size, width + 8, size * 1.35, 3.0, theme.background, theme.background, 0.1)
+    groups = [Group("t0", "caption", "", [first]), Group("t1", "caption", "", [halo, second, note])]
     x, y = left, bottom + size * 1.7
     rows = [("correspondence", "value and its gradient")]
     if any(e.kind == "saved" for e in diagram.edges):
@@ -306,12 +305,7 @@ def _with_captions(groups: list[Group], bounds: tuple[float, float, float, float
 
 
 def _moved(shape: Shape, shift: Point) -> Shape:
-    from dataclasses import replace
-
     dx, dy = shift
     if isinstance(shape, (Curve, Polygon)):
         return replace(shape, points=tuple((x + dx, y + dy) for x, y in shape.points))
     return replace(shape, x=shape.x + dx, y=shape.y + dy)
-
-
-__all__ = ["Scene", "build_scene", "typeset", "unicode_formula"]
