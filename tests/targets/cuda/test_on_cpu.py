@@ -89,7 +89,7 @@ def test_matmul_without_its_first_barrier_reads_what_is_not_written() -> None:
 @needs_compiler
 def test_matmul_without_its_second_barrier_races() -> None:
     source = MATMUL.replace("__syncthreads();  // used", "")
-    with pytest.raises(KernelFault, match="race: thread .* shared memory") as caught:
+    with pytest.raises(KernelFault, match=r"race: thread .* shared memory") as caught:
         run_on_cpu(source, "run", [np.ones((9, 9), np.float32) for _ in range(3)], 9, 9, 9)
     assert caught.value.kind == "race"
     text = str(caught.value)
@@ -144,7 +144,11 @@ def test_warp_words() -> None:
         ("x[threadIdx.x + 1] = 2.0f;", "outside", ("thread (63,0,0) writes 4 bytes outside", "x[threadIdx.x + 1]")),
         ("x[0] = threadIdx.x;", "race", ("global memory", "line 2")),
         ("float y = x[63 - threadIdx.x]; x[threadIdx.x] = y;", "race", ("line 2",)),
-        ("__shared__ float t[64]; t[threadIdx.x] = 1;\n__syncwarp();\nx[threadIdx.x] = t[63 - threadIdx.x];", "race", ("line 2", "line 4")),
+        (
+            "__shared__ float t[64]; t[threadIdx.x] = 1;\n__syncwarp();\nx[threadIdx.x] = t[63 - threadIdx.x];",
+            "race",
+            ("line 2", "line 4"),
+        ),
         ("__shared__ float t[64]; if (threadIdx.x) t[threadIdx.x] = 1; __syncthreads(); x[0] = t[0];", "uninitialised", ()),
         ("if (threadIdx.x == 0) atomicAdd(x, 1.0f); else x[0] = 1.0f;", "race", ("line 2",)),
     ],
