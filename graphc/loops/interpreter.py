@@ -386,6 +386,8 @@ class _Machine:
         if array.size == 0 or (mask is not None and not mask.any()):
             return
         address = self.address(stmt, mask)
+        if array.ndim == 0:  # every lane stores in the one element
+            array, address = array.reshape(1), [self.expand(np.zeros((), np.int64))]
         shape = np.broadcast_shapes(value.shape, *(a.shape for a in address), () if mask is None else mask.shape)
         if stmt.mode == "add":
             shape = self.lanes
