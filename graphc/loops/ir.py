@@ -43,7 +43,8 @@ Semantics. Every ``%v`` is assigned once and is visible in its block and the blo
 - ``unrolled`` and ``vector``: iterations are independent and run *in lock step*, statement by statement, also through
   the serial loops inside them (unroll-and-jam; lanes). A serial reduction inside a vector loop therefore keeps one
   partial result a lane, and a register tile is two nested lock-step loops around a serial one.
-- ``block`` and ``thread``: a grid of blocks and the threads in a block (lock step only at barriers).
+- ``block`` and ``thread``: a grid of blocks and the threads in a block (lock step only at barriers). What stands outside
+  of the thread loops is done once a block; an accumulator declared there is combined over the threads where it is read.
 
 An Accumulator starts at its combiner's identity. Accumulates from any loop between its declaration and the statement are
 combined in any order (reassociation is allowed in reductions only). ReadAccumulator inside the very loop that
