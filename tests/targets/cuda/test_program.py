@@ -15,7 +15,7 @@ from graphc.ir import REGISTRY, Graph
 from graphc.loops.verify import verify_program
 from graphc.ops.examples import examples
 from graphc.specialise import specialise
-from graphc.targets.cuda.build import compile_cuda, toolchains
+from graphc.targets.cuda.build import compile_cuda, run_nvcc, toolchains
 from graphc.targets.cuda.launch import CudaExecutable, compile_program, program_source
 from graphc.targets.cuda.on_cpu import cpu_compiler
 from graphc.targets.cuda.schedule import schedule_for_cuda
@@ -109,7 +109,16 @@ def test_a_training_step_builds_for_gpus(toolchain: str) -> None:
     assert compile_cuda(text, "sm_90", "cubin", toolchain=toolchain)[:4] == b"\x7fELF"  # type: ignore[arg-type]
 
 
+def test_nvcc_builds_the_host_entry_too() -> None:
+    state = {t.name: t for t in toolchains()}["nvcc"]
+    if not state.available:
+        pytest.skip(f"nvcc: {state.detail}")
+    text = program_source(build_loops(training_step(17), Options(target="cuda"), Trace()))
+    library = run_nvcc(text, ["-arch=sm_90", "-shared", "-Xcompiler", "-fPIC"], "so")
+    assert library[:4] == b"\x7fELF" and b"graphc_step" in library
+
+
 def test_the_source_of_a_compiled_program_needs_no_toolchain() -> None:
     x = graphc.input("x", (4, 5))
     program = graphc.compile(ops.softmax(x), target="interpreter")
-    assert "extern \"C\" int graphc_step" in program.source("cuda")
+    assert 'extern "C" int graphc_step' in program.source("cuda")
