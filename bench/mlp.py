@@ -20,7 +20,8 @@ import graphc
 from graphc import optim
 from graphc.driver import Target, default_threads
 
-RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
+# A small rate: thousands of timed steps on one batch must not fit it, or gradients become subnormal and slow everyone down.
+RATE, BETA1, BETA2, EPSILON = 1e-6, 0.9, 0.999, 1e-8
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from time import perf_counter
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -42,8 +43,15 @@ Check: TypeAlias = Literal["off", "verify", "every-pass"]
 class Executable(Protocol):
     """What a target makes of a loop program."""
 
-    compile_seconds: float
-    cache: str
+    @property
+    def compile_seconds(self) -> float:
+        """How long making it took."""
+        ...
+
+    @property
+    def cache(self) -> str:
+        """ "hit", or "miss: why"."""
+        ...
 
     def run(self, arrays: Sequence[np.ndarray]) -> None:
         """Run on arrays for the program's inputs, parameters and outputs, in the order of ``LoopProgram.role``."""
@@ -207,10 +215,13 @@ class Program:
         Raises:
             CompileError: the interpreter target has none.
         """
-        loops = self._current().loops
-        if loops is None:
+        current = self._current()
+        if current.loops is None:
             raise CompileError("the interpreter target has no loops", help='compile with target="cpu"')
-        return loops
+        if self.options.target != "cpu":
+            return current.loops
+        scheduled: LoopProgram = current.trace.stage("schedule").artifact.program
+        return scheduled
 
     @property
     def specialisations(self) -> tuple[Specialisation, ...]:
@@ -339,24 +350,20 @@ def optimise(graph: Graph, trace: Trace, *, check: Check = "verify") -> Graph:
 
 
 def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
-    """Everything between a static graph and a target's loop program: optimise, lay out, fuse, lower, plan, schedule."""
+    """Everything between a static graph and plain loops: optimise, lay out, fuse, lower, plan memory."""
     graph = optimise(graph, trace, check=options.check)
     graph = LAYOUT.run(graph, check=options.check, trace=trace)
     fusion = _timed(trace, "fuse", lambda context: fuse(graph, context, enabled=options.fuse), len(graph))
     loops = _timed(trace, "lower", lambda context: lower(fusion, context), len(fusion.groups))
     loops = _timed(trace, "plan memory", lambda context: plan_memory(loops), len(loops.launches))
-    if options.target == "cpu":
-        loops = _timed(
-            trace, "schedule", lambda context: schedule(loops, cpu_vector(options).bits, options.threads),
-            len(loops.launches),
-        )  # fmt: skip
     return loops
 
 
-def schedule(loops: LoopProgram, vector_bits: int, threads: int) -> LoopProgram:
-    """Map every kernel's loops to vectors, register tiles and threads."""
+def schedule(loops: LoopProgram, options: Options) -> LoopProgram:
+    """Map every kernel's loops to the CPU's vectors, register tiles and threads."""
+    bits = cpu_vector(options).bits
     kernels = {
-        name: pack_panels(schedule_cpu(kernel, vector_bits=vector_bits, threads=threads).kernel)
+        name: pack_panels(schedule_cpu(kernel, vector_bits=bits, threads=options.threads).kernel)
         for name, kernel in loops.kernels.items()
     }
     return replace(loops, kernels=kernels)
@@ -370,16 +377,20 @@ def _timed(trace: Trace, name: str, run: Callable[[Any], Any], before: int) -> A
     artifact = run(context)
     seconds = perf_counter() - start
     after = len(artifact.launches) if isinstance(artifact, LoopProgram) else len(artifact.groups)
-    shown = LoopStage(artifact) if isinstance(artifact, LoopProgram) else artifact
+    shown = LoopStage(lambda: artifact) if isinstance(artifact, LoopProgram) else artifact
     trace.add(Stage(name, shown, seconds, before, after, context.firings, context.refusals))
     return artifact
 
 
-@dataclass(frozen=True)
 class LoopStage:
-    """A loop program in the trace, with its text form."""
+    """A loop program in the trace, made when it is first looked at (a cached program need not be scheduled again)."""
 
-    program: LoopProgram
+    def __init__(self, make: Callable[[], LoopProgram]) -> None:
+        self._make = make
+
+    @cached_property
+    def program(self) -> LoopProgram:
+        return self._make()
 
     def text(self) -> str:
         return print_program(self.program)
@@ -400,12 +411,23 @@ def _execute(loops: LoopProgram, options: Options, trace: Trace) -> Executable:
         return compile_cuda(loops)
     from graphc.targets.cpu.program import CpuOptions, compile_program
 
+    spent = 0.0
+
+    def mapped(plain: LoopProgram) -> LoopProgram:
+        nonlocal spent
+        begin = perf_counter()
+        result = schedule(plain, options)
+        spent = perf_counter() - begin
+        return result
+
+    stage = LoopStage(lambda: mapped(loops))
     start = perf_counter()
-    executable = compile_program(
-        loops, CpuOptions(threads=options.threads, vector=cpu_vector(options), cache=options.cache)
-    )
+    cpu = CpuOptions(threads=options.threads, vector=cpu_vector(options), cache=options.cache)
+    executable = compile_program(loops, cpu, schedule=lambda _: stage.program)
+    total = perf_counter() - start
     count = len(loops.kernels)
-    trace.add(Stage("machine code", f"{count} kernels, cache {executable.cache}", perf_counter() - start, count, count))
+    trace.add(Stage("schedule", stage, spent, len(loops.launches), len(loops.launches)))
+    trace.add(Stage("machine code", f"{count} kernels, cache {executable.cache}", total - spent, count, count))
     return executable
 
 

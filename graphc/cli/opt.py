@@ -8,7 +8,7 @@ from typing import cast
 
 from rich.console import Console
 
-from graphc.driver import Check, Options, build_loops, cuda_source
+from graphc.driver import Check, Options, build_loops, cuda_source, schedule
 from graphc.driver import compile as compile_program
 from graphc.errors import GraphError
 from graphc.ir import Graph
@@ -74,7 +74,7 @@ def _emit(graph: Graph, emit: str, trace: Trace) -> str:
             context = Context("fuse")
             return fuse(graph, context).text()
         case "loops":
-            return print_program(build_loops(graph, Options(), trace))
+            return print_program(schedule(build_loops(graph, Options(), trace), Options()))
         case "cuda":
             return cuda_source(graph, Options())
     program = compile_program(graph, target="cpu")

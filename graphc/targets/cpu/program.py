@@ -14,8 +14,10 @@ The entry, for a program with input x, output y and a scratch arena::
 from __future__ import annotations
 
 import ctypes
+import functools
+import hashlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +28,7 @@ import numpy as np
 import graphc
 from graphc.errors import CompileError, IndexRangeError, InputError
 from graphc.loops.ir import BufferSlot, LoopProgram
+from graphc.loops.text import print_kernel
 from graphc.targets.cpu.call import ArraySpec, CallBlock
 from graphc.targets.cpu.emit import emit_program
 from graphc.targets.cpu.host import VectorTarget, vector_target
@@ -67,43 +70,61 @@ class CpuOptions:
         return ObjectCache((self.cache_dir or default_directory()) if self.cache else None)
 
 
-def compile_program(program: LoopProgram, options: CpuOptions | None = None) -> CpuExecutable:
-    """Machine code of a scheduled program, from the cache where it is there.
+def compile_program(
+    program: LoopProgram,
+    options: CpuOptions | None = None,
+    *,
+    schedule: Callable[[LoopProgram], LoopProgram] | None = None,
+) -> CpuExecutable:
+    """Machine code of a program, from the cache where it is there.
+
+    Args:
+        program: a scheduled program, or with ``schedule`` one whose kernels are still plain nests.
+        schedule: maps the kernels' loops. It runs on a cache miss, or when somebody asks for the code's text: a cached
+            program is found by its plain nests, the options and the compiler's own source.
 
     Raises:
         CompileError: code generation or linking failed.
     """
     options = options or CpuOptions()
     start = perf_counter()
-    text = emit_program(program, options.vector, options.thread_count)
-    return compile_text(program, text, options, started=start)
+
+    def text() -> str:
+        scheduled = schedule(program) if schedule is not None else program
+        return emit_program(scheduled, options.vector, options.thread_count)
+
+    recipe = "\n".join([compiler_fingerprint(), str(options.thread_count), *_recipe(program)])
+    return _compile(program, recipe, text, options, start)
 
 
-def compile_text(
-    program: LoopProgram, text: str, options: CpuOptions, *, started: float | None = None
-) -> CpuExecutable:
+def compile_text(program: LoopProgram, text: str, options: CpuOptions) -> CpuExecutable:
     """As :func:`compile_program`, for the LLVM IR of a program that is already printed.
 
     Args:
         program: describes the buffers and sites that ``text`` is about.
         text: a module that defines ``graphc_entry`` (and ``graphc_launch``, if the program has launches).
-        started: when work on it began, for ``compile_seconds``.
 
     Raises:
         CompileError: the text is not valid, or needs a symbol that nobody has.
     """
-    start = perf_counter() if started is None else started
+    return _compile(program, text, lambda: text, options, perf_counter())
+
+
+def _compile(
+    program: LoopProgram, recipe: str, text: Callable[[], str], options: CpuOptions, start: float
+) -> CpuExecutable:
+    """Load the object that ``recipe`` (and the machine) decide, or make it from ``text()``."""
     exports = _EXPORTS if program.launches else _EXPORTS[:1]
     vector = options.vector
     pool = ThreadPool.get(options.thread_count)
-    symbols = {"graphc_parallel": parallel_address()} if "@graphc_parallel" in text else {}
+    symbols = {"graphc_parallel": parallel_address()} if options.thread_count > 1 else {}
     cache = options.object_cache()
-    key = cache_key(
-        text, vector.cpu, vector.features, vector.level, str(options.opt_level), llvm_version(), graphc.__version__
-    )
+    level = str(options.opt_level)
+    key = cache_key(recipe, vector.cpu, vector.features, vector.level, level, llvm_version(), graphc.__version__)
     found = cache.load(key)
     library: Library | None = None
     note = found.why
+    kept = functools.cache(text)
     if found.data is not None:
         try:
             before = perf_counter()
@@ -111,13 +132,35 @@ def compile_text(
         except CompileError:  # made against a C library that this system no longer has
             note = "the entry does not link"
     if library is None:
-        data = emit_object(text, vector, options.opt_level)
+        data = emit_object(kept(), vector, options.opt_level)
         trouble = cache.store(key, data)
         note = f"miss: {note}" + (f"; {trouble}" if trouble and trouble != note else "")
         before = perf_counter()
         library = load_object(data, exports, symbols)
     now = perf_counter()
-    return CpuExecutable(program, options, text, library, pool, note, now - start, now - before)
+    return CpuExecutable(program, options, kept, library, pool, note, now - start, now - before)
+
+
+def _recipe(program: LoopProgram) -> Iterator[str]:
+    """Everything in a program that decides its code: kernels, launches, where the buffers are; no data, no addresses."""
+    for kernel in program.kernels.values():
+        yield print_kernel(kernel)
+    for launch in program.launches:
+        yield f"{launch.kernel} {launch.buffers} {launch.site_base}"
+    for slot in program.buffers.values():
+        yield f"{slot.name} {slot.type} {slot.role} {slot.offset}"
+
+
+@functools.cache
+def compiler_fingerprint() -> str:
+    """A digest of the code that turns loops into machine code: another compiler never reads this one's objects."""
+    here = Path(__file__).resolve().parents[3]
+    digest = hashlib.sha256()
+    for folder in ("graphc/loops", "graphc/targets/cpu", "passes"):
+        for file in sorted((here / folder).glob("*.py")):
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    digest.update((here / "graphc" / "scalar.py").read_bytes())
+    return digest.hexdigest()
 
 
 class _Frame:
@@ -148,7 +191,7 @@ class CpuExecutable:
     """
 
     def __init__(
-        self, program: LoopProgram, options: CpuOptions, text: str, library: Library, pool: ThreadPool,
+        self, program: LoopProgram, options: CpuOptions, text: Callable[[], str], library: Library, pool: ThreadPool,
         cache: str, compile_seconds: float, load_seconds: float,
     ) -> None:  # fmt: skip
         self.program = program
@@ -156,7 +199,7 @@ class CpuExecutable:
         self.cache = cache
         self.compile_seconds = compile_seconds
         self.load_seconds = load_seconds
-        self._text = text
+        self._make_text = text
         self._library = library  # keeps the code
         self._pool = pool
         slots = [slot for slot in program.buffers.values() if slot.role != "arena"]
@@ -229,11 +272,11 @@ class CpuExecutable:
 
     def llvm(self) -> str:
         """The LLVM IR that was compiled."""
-        return self._text
+        return self._make_text()
 
     def asm(self) -> str:
         """The assembly text of the machine code."""
-        return emit_assembly(self._text, self.options.vector, self.options.opt_level)
+        return emit_assembly(self.llvm(), self.options.vector, self.options.opt_level)
 
     def source(self, stage: str) -> str:
         """``llvm()`` or ``asm()`` by name; "llvm:NAME" gives the functions of one kernel.
@@ -247,7 +290,7 @@ class CpuExecutable:
         if stage == "asm":
             return self.asm()
         if name == "llvm" and kernel in self.program.kernels:
-            return functions_of(self._text, kernel)
+            return functions_of(self.llvm(), kernel)
         raise CompileError(f"the cpu target has no stage {stage!r}", help='choose "llvm" or "asm"')
 
     def _frame(self) -> _Frame:
