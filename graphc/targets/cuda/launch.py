@@ -175,14 +175,6 @@ def _cuda_core() -> Any:
 
 
 @dataclass
-class _Kept:
-    """A buffer on the device for one host array of the program."""
-
-    buffer: Any
-    nbytes: int
-
-
-@dataclass
 class GpuMachine:
     """The program on the current CUDA device: its kernels loaded, its arena allocated, one stream of its own."""
 
@@ -199,7 +191,7 @@ class GpuMachine:
         self.kernels = {name: code.get_kernel(name) for name in {launch.kernel for launch in self.source.launches}}
         self.arena = self._allocate(self.source.program.arena_size)
         self.status = self._allocate(8)
-        self.kept: dict[str, _Kept] = {}
+        self.kept: dict[str, Any] = {}  # device buffers of the host arrays, by slot
         self.constants: set[str] = set()
 
     def step(self, arrays: Mapping[str, Any]) -> int:
@@ -218,7 +210,7 @@ class GpuMachine:
         for slot in self.source.program.role("parameter", "output"):
             array = arrays[slot.name]
             if isinstance(array, np.ndarray):
-                self._copy(array.ctypes.data, self.kept[slot.name].buffer.handle, array.nbytes)
+                self._copy(array.ctypes.data, self.kept[slot.name].handle, array.nbytes)
         self._copy(status.ctypes.data, self.status.handle, 8)
         self.stream.sync()
         return int(status[0])
@@ -228,13 +220,13 @@ class GpuMachine:
         if not isinstance(array, np.ndarray):
             return _device_pointer(slot, array, self.core, self.stream)
         if slot.name not in self.kept:
-            self.kept[slot.name] = _Kept(self._allocate(array.nbytes), array.nbytes)
+            self.kept[slot.name] = self._allocate(array.nbytes)
         place = self.kept[slot.name]
         if slot.role != "output" and slot.name not in self.constants:
-            self._copy(place.buffer.handle, array.ctypes.data, array.nbytes)
+            self._copy(place.handle, array.ctypes.data, array.nbytes)
         if slot.role == "constant":
             self.constants.add(slot.name)
-        return int(place.buffer.handle)
+        return int(place.handle)
 
     def _allocate(self, nbytes: int) -> Any:
         return self.device.allocate(max(nbytes, 8), stream=self.stream)
