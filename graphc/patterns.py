@@ -48,6 +48,7 @@ from graphc.types import TensorType, as_dtype, as_shape, float64
 Kind: TypeAlias = Literal["exact", "real"]
 Bindings: TypeAlias = dict[str, Any]
 Replacement: TypeAlias = Node | float | int | bool | None
+Rewrite: TypeAlias = tuple[Node, Node | float | int | bool]  # (pattern, replacement): what a rule's function gives
 
 
 @dataclass(frozen=True)

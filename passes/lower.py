@@ -86,7 +86,7 @@ def lower(fusion: Fusion, context: Context | None = None) -> ir.LoopProgram:
 
 def _late_updates(fusion: Fusion, names: Mapping[Node, str]) -> list[tuple[ir.Kernel, tuple[str, ...]]]:
     """Copies of new values into variables that could not be overwritten while their old value was still read."""
-    copies = []
+    copies: list[tuple[ir.Kernel, tuple[str, ...]]] = []
     for parameter, value in fusion.graph.updates.items():
         if names[value] == names[parameter]:
             continue
@@ -154,10 +154,10 @@ def updates_in_place(fusion: Fusion) -> set[Node]:
     made_in = {root: group for group in fusion.groups for root in group.stored}
     safe = set()
     for parameter, value in fusion.graph.updates.items():
-        group = made_in.get(value)
-        if group is None or group.template or value.type != parameter.type:
+        maker = made_in.get(value)
+        if maker is None or maker.template or value.type != parameter.type:
             continue
-        if last_read.get(parameter, -1) <= group.number and group.reads_at_identity(parameter):
+        if last_read.get(parameter, -1) <= maker.number and maker.reads_at_identity(parameter):
             safe.add(value)
     return safe
 

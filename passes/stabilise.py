@@ -16,12 +16,12 @@ import math
 
 import graphc.ops as ops
 from graphc.ir import REGISTRY, Node
-from graphc.patterns import Rule, rule
+from graphc.patterns import Rewrite, Rule, rule
 from graphc.rewrite import RewritePass
 
 
 @rule("real", on="log")
-def log_of_softmax(node):
+def log_of_softmax(node: Node) -> Node | None:
     """log(softmax(x)) -> log_softmax(x)"""
     inner = node.inputs[0]
     if inner.op.name != "softmax":
@@ -30,72 +30,72 @@ def log_of_softmax(node):
 
 
 @rule("real")
-def log_of_one_plus_exp(x):
+def log_of_one_plus_exp(x: Node) -> Rewrite:
     return ops.log(ops.add(1.0, ops.exp(x))), ops.softplus(x)
 
 
 @rule("real")
-def log1p_of_exp(x):
+def log1p_of_exp(x: Node) -> Rewrite:
     # exp(-|x|) cannot overflow; this is softplus, also where the user wrote log1p by hand
     return ops.log1p(ops.exp(x)), ops.softplus(x)
 
 
 @rule("real")
-def log_of_one_minus_exp(x):
+def log_of_one_minus_exp(x: Node) -> Rewrite:
     near = ops.log(ops.neg(ops.expm1(x)))
     far = ops.log1p(ops.neg(ops.exp(x)))
     return ops.log(ops.sub(1.0, ops.exp(x))), ops.where(ops.gt(x, -math.log(2.0)), near, far)
 
 
 @rule("real")
-def log_of_sigmoid(x):
+def log_of_sigmoid(x: Node) -> Rewrite:
     return ops.log(ops.sigmoid(x)), ops.neg(ops.softplus(ops.neg(x)))
 
 
 @rule("real")
-def one_minus_sigmoid(x):
+def one_minus_sigmoid(x: Node) -> Rewrite:
     return ops.sub(1.0, ops.sigmoid(x)), ops.sigmoid(ops.neg(x))
 
 
 @rule("real")
-def sigmoid_by_hand(x):
+def sigmoid_by_hand(x: Node) -> Rewrite:
     return ops.div(1.0, ops.add(1.0, ops.exp(ops.neg(x)))), ops.sigmoid(x)
 
 
 @rule("real")
-def sigmoid_by_exp(x):
+def sigmoid_by_exp(x: Node) -> Rewrite:
     return ops.div(ops.exp(x), ops.add(1.0, ops.exp(x))), ops.sigmoid(x)
 
 
 @rule("real")
-def tanh_by_exp(x):
+def tanh_by_exp(x: Node) -> Rewrite:
     up, down = ops.exp(x), ops.exp(ops.neg(x))
     return ops.div(ops.sub(up, down), ops.add(up, down)), ops.tanh(x)
 
 
 @rule("real")
-def log_of_exp(x):
+def log_of_exp(x: Node) -> Rewrite:
     return ops.log(ops.exp(x)), x
 
 
 @rule("real")
-def log_of_one_plus(x):
+def log_of_one_plus(x: Node) -> Rewrite:
     return ops.log(ops.add(1.0, x)), ops.log1p(x)
 
 
 @rule("real")
-def exp_minus_one(x):
+def exp_minus_one(x: Node) -> Rewrite:
     return ops.sub(ops.exp(x), 1.0), ops.expm1(x)
 
 
 @rule("real")
-def x_log_x(x):
+def x_log_x(x: Node) -> Rewrite:
     safe = ops.where(ops.eq(x, 0.0), 1.0, x)
     return ops.mul(x, ops.log(x)), ops.mul(x, ops.log(safe))
 
 
 @rule("real", on="log")
-def log_of_sum_of_exp(node):
+def log_of_sum_of_exp(node: Node) -> Node | None:
     """log(sum(exp(x))) -> logsumexp(x)"""
     inner, shape = node.inputs[0], None
     if inner.op.name == "reshape":  # keepdims
@@ -107,7 +107,7 @@ def log_of_sum_of_exp(node):
 
 
 @rule("real", on="div")
-def softmax_by_hand(node):
+def softmax_by_hand(node: Node) -> Node | None:
     """exp(x) / sum(exp(x), axis) -> softmax(x)"""
     top, below = node.inputs
     while below.op.name in ("broadcast", "reshape"):
@@ -147,12 +147,12 @@ def _spread_along(node: Node, summed: Node, axis: int) -> bool:
 
 
 @rule("real")
-def root_of_square(x):
+def root_of_square(x: Node) -> Rewrite:
     return ops.sqrt(ops.mul(x, x)), ops.abs(x)
 
 
 @rule("real")
-def hypotenuse(x, y):
+def hypotenuse(x: Node, y: Node) -> Rewrite:
     top, low = ops.maximum(ops.abs(x), ops.abs(y)), ops.minimum(ops.abs(x), ops.abs(y))
     ratio = ops.div(low, ops.where(ops.eq(top, 0.0), 1.0, top))
     finite = ops.mul(top, ops.sqrt(ops.add(1.0, ops.mul(ratio, ratio))))
@@ -161,23 +161,23 @@ def hypotenuse(x, y):
 
 
 @rule("real")
-def log_of_square(x):
+def log_of_square(x: Node) -> Rewrite:
     return ops.log(ops.mul(x, x)), ops.mul(2.0, ops.log(ops.abs(x)))
 
 
 @rule("real")
-def one_minus_cos(x):
+def one_minus_cos(x: Node) -> Rewrite:
     half = ops.sin(ops.mul(0.5, x))
     return ops.sub(1.0, ops.cos(x)), ops.mul(2.0, ops.mul(half, half))
 
 
 @rule("real")
-def root_minus_one(x):
+def root_minus_one(x: Node) -> Rewrite:
     return ops.sub(ops.sqrt(ops.add(1.0, x)), 1.0), ops.div(x, ops.add(ops.sqrt(ops.add(1.0, x)), 1.0))
 
 
 @rule("real")
-def log_of_cosh(x):
+def log_of_cosh(x: Node) -> Rewrite:
     size = ops.abs(x)
     even = ops.add(size, ops.log1p(ops.exp(ops.mul(-2.0, size))))
     return ops.log(ops.cosh(x)), ops.sub(even, math.log(2.0))
