@@ -194,6 +194,8 @@ class _Parser:
             self.expect(")")
             if self.accept("//"):
                 return Index.of(FloorDiv(base, self.integer()))
+            if re.fullmatch(r"%\d+", self.peek):  # written without a space, the remainder reads like a value's name
+                return Index.of(Mod(base, int(self.next()[1:])))
             self.expect("%")
             return Index.of(Mod(base, self.integer()))
         if self.peek.startswith("%"):

@@ -21,14 +21,16 @@ Calling convention::
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from graphc.errors import CompileError
 from graphc.loops import ir
 from graphc.loops.index import FloorDiv, Index, Mod, Var, row_major
 from graphc.loops.index import Value as RunTimeIndex
+from graphc.loops.schedule import substitute
 from graphc.scalar import PRIMITIVES
 from graphc.targets.cpu.host import VectorTarget
 from graphc.targets.cpu.lanes import Bank, Lanes, Partials, Point, Value, projection
@@ -40,6 +42,7 @@ SCALAR = {"bool": "i1", "int32": "i32", "int64": "i64", "uint32": "u32", "float3
 I64 = VType("i64")
 UNROLL = 4  # iterations of an innermost reduction loop that share one address computation
 MAX_BODY = 256  # instances beyond which such a loop is not unrolled further
+MAX_CHUNKS = 32  # vectors of one lane loop that are printed side by side
 
 
 def scalar_of(dtype: DType) -> str:
@@ -102,9 +105,9 @@ class KernelEmitter:
         frame = _Frame(function, pointers, "%pool", "%status", "%site_base")
         body = self.kernel.body
         self.allocate(frame, [s for s in body if not (isinstance(s, ir.For) and s.kind == "parallel")])
-        for number, stmt in enumerate(body):
+        for stmt in body:
             if isinstance(stmt, ir.For) and stmt.kind == "parallel":
-                self.parallel(frame, stmt, body[:number])
+                self.parallel(frame, stmt)
             else:
                 self.statement(frame, stmt, Lanes())
         function.ret()
@@ -112,25 +115,34 @@ class KernelEmitter:
 
     # --- parallel loops ------------------------------------------------------------------------------------------
 
-    def parallel(self, frame: _Frame, loop: ir.For, before: Sequence[ir.Stmt]) -> None:
-        """Outline a parallel loop; what the kernel computed before it is computed again inside (it is pure and small)."""
+    def parallel(self, frame: _Frame, loop: ir.For) -> None:
+        """Outline a parallel loop; addresses and what it reads of the values before it are passed in 8-byte slots."""
         name = f"k_{self.kernel.name}_p{self.bodies}"
         self.bodies += 1
         outlined = self.module.function(
             name, [("ptr", "arguments"), (I64, "begin"), (I64, "end")], linkage="internal", attributes=self.attributes
         )
-        names = [*(p.name for p in self.kernel.params), "status", "site_base"]
-        slots = [outlined.gep("%arguments", n, VType("i64")) for n in range(len(names))]
-        pointers = {
-            b: outlined.emit(f"load ptr, ptr {slot}, align 8, !noundef {self.module.metadata('!{}')}")
-            for b, slot in zip(names[:-2], slots, strict=False)
-        }
-        status = outlined.emit(f"load ptr, ptr {slots[-2]}, align 8")
-        base = outlined.load(I64, slots[-1])
-        inner = _Frame(outlined, pointers, "null", status, base)
+        inner = _Frame(outlined, {}, "null", "", "")
+        sent: list[tuple[str, str]] = []  # type, operand
+
+        def pass_on(type_: str, operand: str) -> str:
+            sent.append((type_, operand))
+            slot = outlined.gep("%arguments", len(sent) - 1, I64)
+            return outlined.emit(f"load {type_}, ptr {slot}, align 8")
+
+        for buffer, pointer in frame.pointers.items():
+            inner.pointers[buffer] = pass_on("ptr", pointer)
+        inner.status, inner.site_base = pass_on("ptr", frame.status), pass_on("i64", frame.site_base)
+        needed = {o for s in _inside(loop) for o in _operands(s) if isinstance(o, str)}
+        needed |= {v for s in _inside(loop) for v in _index_values(s)}
+        for product in sorted(needed & frame.waiting.keys()):
+            inner.waiting[product] = frame.waiting[product]
+            needed |= {a for a in frame.waiting[product].args if isinstance(a, str)}
+        for value in sorted(needed & frame.values.keys()):
+            scalar = frame.values[value].scalar
+            own = pass_on(VType(scalar).llvm, frame.values[value].names[()])
+            inner.values[value] = Value(scalar, frozenset(), False, {(): own})
         self.allocate(inner, loop.body)
-        for stmt in _pure_prefix(before, loop):
-            self.statement(inner, stmt, Lanes())
 
         def body(index: str, carried: tuple[str, ...]) -> tuple[str, ...]:
             inner.serial[loop.var] = _SerialVar(index)
@@ -139,16 +151,13 @@ class KernelEmitter:
 
         outlined.loop("%begin", "%end", 1, body)
         outlined.ret()
-        self.call_outlined(frame, name, loop.var.extent)
+        self.call_outlined(frame, name, loop.var.extent, sent)
 
-    def call_outlined(self, frame: _Frame, name: str, extent: int) -> None:
+    def call_outlined(self, frame: _Frame, name: str, extent: int, sent: Sequence[tuple[str, str]]) -> None:
         f = frame.function
-        count = len(self.kernel.params) + 2
-        area = f.emit(f"alloca [{count} x i64], align 16", "args")
-        pointers = [frame.pointers[p.name] for p in self.kernel.params]
-        for number, pointer in enumerate([*pointers, frame.status]):
-            f.effect(f"store ptr {pointer}, ptr {f.gep(area, number, I64)}, align 8")
-        f.store(I64, frame.site_base, f.gep(area, count - 1, I64))
+        area = f.emit(f"alloca [{len(sent)} x i64], align 16", "args")
+        for number, (type_, operand) in enumerate(sent):
+            f.effect(f"store {type_} {operand}, ptr {f.gep(area, number, I64)}, align 8")
         if self.threads > 1:
             self.module.declare("declare void @graphc_parallel(ptr, ptr, ptr, i64, i64)")
             f.effect(f"call void @graphc_parallel(ptr {frame.pool}, ptr @{name}, ptr {area}, i64 {extent}, i64 1)")
@@ -160,7 +169,9 @@ class KernelEmitter:
         for stmt in _within(body):
             if isinstance(stmt, ir.Alloc):
                 if stmt.buffer.space != "local":
-                    raise CompileError(f"kernel {self.kernel.name}: {stmt.buffer.space} memory is not for the cpu target")
+                    raise CompileError(
+                        f"kernel {self.kernel.name}: {stmt.buffer.space} memory is not for the cpu target"
+                    )
                 size = max(stmt.buffer.type.nbytes, 1)
                 frame.pointers[stmt.buffer.name] = frame.function.emit(f"alloca [{size} x i8], align 64", "local")
                 self.buffers[stmt.buffer.name] = stmt.buffer
@@ -194,30 +205,43 @@ class KernelEmitter:
                 self.read(frame, stmt, lanes)
             case ir.For():
                 self.loop(frame, stmt, lanes)
-            case ir.Alloc():
-                pass  # its memory was made in the entry block
-            case ir.If(bounds, body):
-                self.conditional(frame, bounds, lambda: self.block(frame, body, lanes), lanes)
+            case ir.Alloc(buffer):  # its memory was made in the entry block
+                if lanes.variables:
+                    raise CompileError(f"kernel {self.kernel.name}: lanes cannot share local buffer {buffer.name}")
+            case ir.If():
+                self.conditional(frame, stmt, lanes)
             case _:
                 raise CompileError(f"kernel {self.kernel.name}: {type(stmt).__name__} is not for the cpu target")
 
     def loop(self, frame: _Frame, loop: ir.For, lanes: Lanes) -> None:
         if loop.var.extent == 0:
             return
-        match loop.kind:
+        frame.serial.pop(loop.var, None)  # loops side by side may share a variable
+        match self.how(loop):
             case "unrolled":
                 self.block(frame, loop.body, lanes.unrolled(loop.var))
-            case "vector" if lanes.vector is None:
-                self.block(frame, loop.body, lanes.vectorised(loop.var, self.width))
             case "vector":
-                raise CompileError(f"kernel {self.kernel.name}: vector loops {lanes.vector} and {loop.var} nest")
+                self.block(frame, loop.body, lanes.vectorised(loop.var, self.width))
+            case "cut":
+                for part in _cut(loop, MAX_CHUNKS * self.width):
+                    self.statement(frame, part, lanes)
             case _:
                 self.serial(frame, loop, lanes)
+
+    def how(self, loop: ir.For) -> str:
+        """How a loop is printed. Lock step is a permission: lanes too many, or lanes of lanes, may as well run in order."""
+        if loop.kind in ("block", "thread"):
+            raise CompileError(f"kernel {self.kernel.name}: a {loop.kind} loop is not for the cpu target")
+        if loop.kind == "vector" and any(isinstance(s, ir.For) and s.kind == "vector" for s in _inside(loop)):
+            return "unrolled" if loop.var.extent <= MAX_CHUNKS else "serial"
+        if loop.kind == "vector":
+            return "cut" if loop.var.extent > MAX_CHUNKS * self.width else "vector"
+        return "unrolled" if loop.kind == "unrolled" and loop.var.extent <= MAX_BODY else "serial"
 
     def serial(self, frame: _Frame, loop: ir.For, lanes: Lanes) -> None:
         """One loop with a phi for each partial result that its body accumulates into; small bodies are repeated."""
         f = frame.function
-        partials = [(bank, key) for bank in self.banks_inside(frame, loop, lanes) for key in bank.names]
+        partials = [(bank, key) for bank in self.banks_inside(frame, loop.body, lanes) for key in bank.names]
         copies = self.copies(loop, len(partials))
 
         def body_of(count: int) -> Callable[[str, tuple[str, ...]], tuple[str, ...]]:
@@ -252,17 +276,17 @@ class KernelEmitter:
         copies = min(UNROLL, max(1, MAX_BODY // (max(partials, 1) * len(loop.body))))
         return copies if loop.var.extent >= 2 * copies else 1
 
-    def conditional(self, frame: _Frame, bounds: Sequence[ir.Bound], then: Callable[[], None], lanes: Lanes) -> None:
-        if any(self.depends(frame, b.index, lanes) for b in bounds):
-            raise CompileError(f"kernel {self.kernel.name}: a condition depends on lanes; schedule it as serial")
-        holds = self.bounds_hold(frame, bounds, {}, None)
-        frame.cache.append({})
-
-        def emit() -> None:
-            then()
-
-        frame.function.if_then(holds, emit)
-        frame.cache.pop()
+    def conditional(self, frame: _Frame, stmt: ir.If, lanes: Lanes) -> None:
+        """A branch; where lanes may disagree or partial results outlive it, a mask on what the body does."""
+        moves = any(self.depends(frame, b.index, lanes) for b in stmt.bounds)
+        if moves or self.banks_inside(frame, stmt.body, lanes):
+            self.block(frame, stmt.body, lanes.where(stmt.bounds))
+            return
+        holds = self.bounds_hold(frame, stmt.bounds, {}, None)
+        if holds == "true":
+            self.block(frame, stmt.body, lanes)
+        elif holds != "false":
+            frame.function.if_then(holds, lambda: self.block(frame, stmt.body, lanes))
 
     # --- values --------------------------------------------------------------------------------------------------
 
@@ -271,6 +295,7 @@ class KernelEmitter:
         make: Callable[[Point, bool], str],
     ) -> None:  # fmt: skip
         """Emit a value at every projection of the lane points onto what it depends on."""
+        frame.waiting.pop(name, None)  # blocks side by side may use one name
         wide = lanes.vector is not None and lanes.vector in depends
         value = Value(scalar, depends, wide)
         for point in lanes.points(depends):
@@ -440,11 +465,15 @@ class KernelEmitter:
     def load(self, frame: _Frame, load: ir.Load, lanes: Lanes) -> None:
         buffer = self.buffers[load.buffer]
         flat = row_major(load.index, buffer.shape)
-        depends = self.depends(frame, flat, lanes).union(*(self.depends(frame, b.index, lanes) for b in load.bounds))
+        bounds = (*load.bounds, *lanes.bounds)
+        depends = self.depends(frame, flat, lanes).union(*(self.depends(frame, b.index, lanes) for b in bounds))
 
         def make(point: Point, wide: bool) -> str:
-            if load.bounds:
-                return self.bounded_load(frame, load, flat, point, lanes if wide else None)
+            if buffer.type.size == 0:  # reached where a guard failed, or behind a bound that never holds
+                other = load.other.value if load.other and load.bounds else 0
+                return VType(scalar_of(load.dtype), lanes.width if wide else 1).constant(other)
+            if bounds:
+                return self.bounded_load(frame, load, bounds, flat, point, lanes if wide else None)
             if not wide:
                 address = self.address(frame, buffer, flat, point, None, 0)
                 return self.load_element(frame.function, buffer, address)
@@ -467,17 +496,38 @@ class KernelEmitter:
             and not self.wide_values(frame, flat)
         )
 
-    def wide_load(self, frame: _Frame, buffer: ir.Buffer, flat: Index, point: Point, lanes: Lanes) -> str:
+    def lane_mask(self, frame: _Frame, bounds: Sequence[ir.Bound], point: Point, lanes: Lanes) -> str:
+        """The lanes of a point's chunk that hold iterations and satisfy the bounds; "" if all do."""
+        f, masks = frame.function, []
+        bit = VType("i1", lanes.width)
+        type_ = VType("i64", lanes.width)
+        active = lanes.active(point[lanes.vector]) if lanes.vector is not None else 1
+        if active < lanes.width:
+            masks.append(bit.listed([lane < active for lane in range(lanes.width)]))
+        for bound in bounds:
+            if lanes.vector is not None and lanes.vector in self.depends(frame, bound.index, lanes):
+                index = self.index(frame, bound.index, point, lanes)
+                masks.append(f.compare("ult", type_, index, type_.constant(bound.extent)))
+            else:
+                holds = self.bounds_hold(frame, (bound,), point, lanes)
+                masks += [] if holds == "true" else [f.splat(bit, holds)]
+        return functools.reduce(lambda a, b: f.op("and", bit, a, b), masks) if masks else ""
+
+    def wide_load(
+        self, frame: _Frame, buffer: ir.Buffer, flat: Index, point: Point, lanes: Lanes,
+        bounds: Sequence[ir.Bound] = (), other: bool | int | float = 0,
+    ) -> str:  # fmt: skip
         f = frame.function
         assert lanes.vector is not None
         active = lanes.active(point[lanes.vector])
         memory = VType("i8" if buffer.dtype.kind == "bool" else scalar_of(buffer.dtype), lanes.width)
         if self.is_contiguous(frame, flat, lanes):
             address = self.address(frame, buffer, flat, point, lanes, 0)
-            if active == lanes.width:
-                loaded = f.load(memory, address)
+            mask = self.lane_mask(frame, bounds, point, lanes)
+            if mask:
+                loaded = f.masked_load(memory, address, mask, memory.constant(other))
             else:
-                loaded = f.masked_load(memory, address, f.tail_mask(lanes.width, active))
+                loaded = f.load(memory, address)
             return f.compare("ne", memory, loaded, "zeroinitializer") if buffer.dtype.kind == "bool" else loaded
         result = "zeroinitializer"
         register = VType(scalar_of(buffer.dtype), lanes.width)
@@ -492,19 +542,27 @@ class KernelEmitter:
         f, holds = frame.function, "true"
         for bound in bounds:
             index = self.scalar_index(frame, bound.index, point, lanes, lane)
+            if not index.startswith("%"):
+                if not 0 <= int(index) < bound.extent:
+                    return "false"
+                continue
             inside = f.compare("ult", I64, index, str(bound.extent))  # unsigned: negative indices are out as well
             holds = inside if holds == "true" else f.op("and", VType("i1"), holds, inside)
         return holds
 
-    def bounded_load(self, frame: _Frame, load: ir.Load, flat: Index, point: Point, lanes: Lanes | None) -> str:
-        """A load that reads nothing where a bound does not hold: a branch a lane."""
+    def bounded_load(
+        self, frame: _Frame, load: ir.Load, bounds: Sequence[ir.Bound], flat: Index, point: Point, lanes: Lanes | None
+    ) -> str:
+        """A load that reads nothing where a bound does not hold: a mask, or a branch a lane."""
         f, buffer = frame.function, self.buffers[load.buffer]
         one = VType(scalar_of(load.dtype))
         other = one.constant(load.other.value if load.other else 0)
+        if lanes is not None and self.is_contiguous(frame, flat, lanes):
+            return self.wide_load(frame, buffer, flat, point, lanes, bounds, load.other.value if load.other else 0)
         count = 1 if lanes is None or lanes.vector is None else lanes.active(point[lanes.vector])
         result = "zeroinitializer"
         for lane in range(count):
-            holds = self.bounds_hold(frame, load.bounds, point, lanes, lane)
+            holds = self.bounds_hold(frame, bounds, point, lanes, lane)
             frame.cache.append({})
 
             def read(lane: int = lane) -> tuple[str]:
@@ -521,8 +579,9 @@ class KernelEmitter:
         buffer = self.buffers[store.buffer]
         flat = row_major(store.index, buffer.shape)
         wide = lanes.vector is not None
+        store = replace(store, bounds=(*store.bounds, *lanes.bounds))
         for point in lanes.points():
-            if wide and self.is_contiguous(frame, flat, lanes) and not store.bounds:
+            if wide and self.is_contiguous(frame, flat, lanes):
                 self.wide_store(frame, store, buffer, flat, point, lanes)
                 continue
             active = lanes.active(point[lanes.vector]) if lanes.vector is not None else 1
@@ -573,12 +632,10 @@ class KernelEmitter:
         self, frame: _Frame, store: ir.Store, buffer: ir.Buffer, flat: Index, point: Point, lanes: Lanes
     ) -> None:
         f = frame.function
-        assert lanes.vector is not None
-        active = lanes.active(point[lanes.vector])
         value = self.operand(frame, store.value, point, True, lanes)
         type_ = VType(scalar_of(buffer.dtype), lanes.width)
         address = self.address(frame, buffer, flat, point, lanes, 0)
-        mask = "" if active == lanes.width else f.tail_mask(lanes.width, active)
+        mask = self.lane_mask(frame, store.bounds, point, lanes)
         if buffer.dtype.kind == "bool":
             type_, value = VType("i8", lanes.width), f.convert("zext", type_, value, VType("i8", lanes.width))
         elif store.mode == "add":
@@ -592,7 +649,9 @@ class KernelEmitter:
     def guard(self, frame: _Frame, guard: ir.Guard, lanes: Lanes) -> None:
         """A checked index: negative counts from the end; out of range reports its site and becomes 0."""
         f = frame.function
-        depends = self.operand_depends(frame, guard.value)
+        depends = self.operand_depends(frame, guard.value).union(
+            *(self.depends(frame, b.index, lanes) for b in lanes.bounds)
+        )
 
         def make(point: Point, wide: bool) -> str:
             width = lanes.width if wide else 1
@@ -604,8 +663,12 @@ class KernelEmitter:
             negative = f.compare("slt", type_, raw, type_.constant(0))
             turned = f.select(negative, type_, f.op("add", type_, raw, type_.constant(guard.extent)), raw)
             bad = f.compare("uge", type_, turned, type_.constant(guard.extent))
-            if wide and lanes.vector is not None and lanes.active(point[lanes.vector]) < width:
-                bad = f.op("and", type_.mask, bad, f.tail_mask(width, lanes.active(point[lanes.vector])))
+            if wide:
+                mask = self.lane_mask(frame, lanes.bounds, point, lanes)
+            else:
+                mask = self.bounds_hold(frame, lanes.bounds, point, None)
+            if mask not in ("", "true"):
+                bad = f.op("and", type_.mask, bad, mask)
             site = f.op("add", I64, frame.site_base, str(guard.site + 1))
             f.if_then(f.any_lane(width, bad), lambda: f.store(I64, site, frame.status), weights=(1, 2000))
             return f.select(bad, type_, type_.constant(0), turned)
@@ -635,11 +698,11 @@ class KernelEmitter:
                 found.names[projection(point, here)] = start
         return found
 
-    def banks_inside(self, frame: _Frame, loop: ir.For, lanes: Lanes) -> list[Bank]:
-        """The banks that a serial loop's body accumulates into and that live longer than the body."""
+    def banks_inside(self, frame: _Frame, body: Sequence[ir.Stmt], lanes: Lanes) -> list[Bank]:
+        """The banks that a block accumulates into and that live longer than the block."""
         found: dict[int, Bank] = {}
         own: set[str] = set()
-        stack: list[tuple[ir.Stmt, Lanes]] = [(s, lanes) for s in reversed(loop.body)]
+        stack: list[tuple[ir.Stmt, Lanes]] = [(s, lanes) for s in reversed(body)]
         while stack:
             stmt, inside = stack.pop()
             match stmt:
@@ -648,13 +711,14 @@ class KernelEmitter:
                 case ir.Accumulate(accumulator=name) if name not in own:
                     bank = self.bank(frame.accumulators[name], inside)
                     found[id(bank)] = bank
-                case ir.For(var, kind, body):
-                    if kind == "unrolled":
+                case ir.For(var) if var.extent:
+                    how = self.how(stmt)
+                    parts = _cut(stmt, MAX_CHUNKS * self.width) if how == "cut" else stmt.body
+                    if how == "unrolled":
                         inside = inside.unrolled(var)
-                    elif kind == "vector":
+                    elif how == "vector":
                         inside = inside.vectorised(var, self.width)
-                    if var.extent:
-                        stack.extend((s, inside) for s in reversed(body))
+                    stack.extend((s, inside) for s in reversed(parts))
                 case ir.If(body=body):
                     stack.extend((s, inside) for s in reversed(body))
         return list(found.values())
@@ -676,10 +740,19 @@ class KernelEmitter:
             else:
                 value = self.operand(frame, stmt.value, point, wide, lanes)
                 new = combine(f, partials.combiner, type_, old, value)
-            if lanes.vector is not None and lanes.active(point[lanes.vector]) < lanes.width:
-                mask = f.tail_mask(lanes.width, lanes.active(point[lanes.vector]))
-                new = f.select(mask, type_, new, old)
-            bank.names[key] = new
+            bank.names[key] = self.where_active(frame, type_, new, old, partials, point, lanes)
+
+    def where_active(
+        self, frame: _Frame, type_: VType, new: str, old: str, partials: Partials, point: Point, lanes: Lanes
+    ) -> str:
+        """The new partial result in the lanes that take part. A lane of its own may hold anything where it is idle."""
+        if lanes.vector is None:
+            mask = self.bounds_hold(frame, lanes.bounds, point, None)
+        elif lanes.vector in partials.declared and not lanes.bounds:
+            return new
+        else:
+            mask = self.lane_mask(frame, lanes.bounds, point, lanes)
+        return new if mask in ("", "true") else frame.function.select(mask, type_, new, old)
 
     def read(self, frame: _Frame, read: ir.ReadAccumulator, lanes: Lanes) -> None:
         f = frame.function
@@ -751,7 +824,8 @@ def combine(f: Function, combiner: str, type_: VType, a: str, b: str) -> str:
     """One step of a reduction."""
     match combiner:
         case "add":
-            return f.op("fadd reassoc" if type_.is_float else "add", type_, a, b)
+            opcode = "fadd reassoc" if type_.is_float else "or" if type_.scalar == "i1" else "add"
+            return f.op(opcode, type_, a, b)
         case "mul":
             return f.op("fmul reassoc" if type_.is_float else "mul", type_, a, b)
         case "and" | "or":
@@ -794,6 +868,20 @@ def _inside(loop: ir.For) -> Iterable[ir.Stmt]:
     return _within(loop.body)
 
 
+def _cut(loop: ir.For, size: int) -> tuple[ir.Stmt, ...]:
+    """A long vector loop as a serial loop over short ones, and a short one for the rest."""
+    var, parts = loop.var, []
+    inner = Var(f"{var.name}_lane", size)
+    count = var.extent // size
+    outer = Var(f"{var.name}_cut", count)
+    moved = substitute(loop.body, {var: Index.of(outer) * size + inner})
+    parts.append(ir.For(outer, "serial", (ir.For(inner, "vector", moved),)))
+    if var.extent % size:
+        rest = Var(f"{var.name}_rest", var.extent % size)
+        parts.append(ir.For(rest, "vector", substitute(loop.body, {var: Index.of(rest) + count * size})))
+    return tuple(parts)
+
+
 def _within(body: Sequence[ir.Stmt]) -> Iterable[ir.Stmt]:
     stack: list[ir.Stmt] = list(body)
     while stack:
@@ -832,25 +920,6 @@ def _only_summed(kernel: ir.Kernel) -> frozenset[str]:
         into = summed if isinstance(stmt, ir.Accumulate) and stmt.accumulator in adds else other
         into.update(o for o in _operands(stmt) if isinstance(o, str))
     return frozenset(summed - other)
-
-
-def _pure_prefix(before: Sequence[ir.Stmt], loop: ir.For) -> list[ir.Stmt]:
-    """The statements before a parallel loop whose values it reads, in order.
-
-    Raises:
-        CompileError: it reads the result of a reduction: that would be computed once a thread.
-    """
-    needed = {o for s in _inside(loop) for o in _operands(s) if isinstance(o, str)}
-    needed |= {v for s in _inside(loop) for v in _index_values(s)}
-    kept: list[ir.Stmt] = []
-    for stmt in reversed(before):
-        name = getattr(stmt, "name", "")
-        if name in needed and isinstance(stmt, (ir.Let, ir.Load, ir.IndexValue, ir.Guard)):
-            kept.append(stmt)
-            needed |= {o for o in _operands(stmt) if isinstance(o, str)} | _index_values(stmt)
-        elif name in needed and isinstance(stmt, ir.ReadAccumulator):
-            raise CompileError(f"a parallel loop reads %{name}, the result of a reduction before it")
-    return kept[::-1]
 
 
 # --- programs ------------------------------------------------------------------------------------------------------

@@ -12,25 +12,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from graphc.loops.index import Var
+from graphc.loops.ir import Bound
 
 Point = dict[Var, int]  # unrolled variable -> its value; vector variable -> its chunk's number
 
 
 @dataclass(frozen=True)
 class Lanes:
-    """The lock-step loops in force: unrolled variables and at most one vector variable, cut in chunks of ``width``."""
+    """The lock-step loops in force: unrolled variables and at most one vector variable, cut in chunks of ``width``.
+
+    ``bounds`` are conditions that some lanes may fail: those lanes store, accumulate and report nothing.
+    """
 
     variables: tuple[Var, ...] = ()
     vector: Var | None = None
     width: int = 1
+    bounds: tuple[Bound, ...] = ()
 
     def unrolled(self, var: Var) -> Lanes:
         """These lanes inside one more unrolled loop."""
-        return Lanes((*self.variables, var), self.vector, self.width)
+        return Lanes((*self.variables, var), self.vector, self.width, self.bounds)
 
     def vectorised(self, var: Var, width: int) -> Lanes:
         """These lanes inside a vector loop."""
-        return Lanes((*self.variables, var), var, width)
+        return Lanes((*self.variables, var), var, width, self.bounds)
+
+    def where(self, bounds: tuple[Bound, ...]) -> Lanes:
+        """These lanes under a condition."""
+        return Lanes(self.variables, self.vector, self.width, (*self.bounds, *bounds))
 
     def count(self, var: Var) -> int:
         """How many coordinates a variable has."""
