@@ -200,17 +200,18 @@ def register_tile(rows: int, columns: int, lanes: int, registers: int, accumulat
     """Rows and vectors of the register tile that does an outer product of ``rows`` x ``columns`` in the fewest cycles.
 
     A step of an r x v tile takes max(r*v/2 multiply-adds, (r+v)/2 loads, 4 cycles of latency). The accumulators, v vectors
-    and one broadcast must fit the registers; beyond 27 accumulators the compiler spills (measured).
+    and one broadcast must fit the registers; beyond 27 accumulators the compiler spills (measured). Tiles of several
+    vectors stay within 8 rows and 4 vectors, where all good measurements lie.
 
     >>> register_tile(512, 480, 16, 32), register_tile(512, 512, 8, 16), register_tile(1, 1024, 16, 32)
     ((8, 3), (6, 2), (1, 8))
     """
     most = 27 if registers >= 32 else registers - 3
     best, choice = float("inf"), (1, 1)
-    for vectors in range(1, 9):
+    for vectors in range(1, 5 if rows >= 4 else 9):
         if vectors > 1 and (vectors - 1) * lanes >= columns:
             break
-        for height in range(1, min(rows, 14) + 1):
+        for height in range(1, min(rows, 8 if vectors > 1 else 13) + 1):
             if height * vectors * accumulators > most or (height * accumulators + 1) * vectors >= registers:
                 continue
             cost = _tile_cost(rows, columns, lanes, height, vectors)
@@ -225,7 +226,8 @@ def _tile_cost(rows: int, columns: int, lanes: int, height: int, vectors: int) -
         for column in blocks(columns, vectors * lanes):
             wide = -(-column.size // lanes)
             step = max(row.size * wide / 2, (row.size + wide) / 2, 4.0)
-            total += row.count * column.count * (step + 0.02 * (row.size + 2 * wide) / (row.size * wide) + 0.05)
+            loads = 0.025 * (row.size + 2 * wide)  # the share of the loads' time that is not hidden
+            total += row.count * column.count * (step + loads + 0.05)
     variants = len(even_blocks(rows, height)) + len(blocks(columns, vectors * lanes)) - 2
     return total * (1 + 0.003 * variants)
 
@@ -586,7 +588,14 @@ class _Generator:
         return self.level(0, {}, {}, work, 0, serial_above=True)
 
     def level(
-        self, depth: int, starts: dict[Var, Index], sizes: dict[Var, int], work: float, placed: int, *, serial_above: bool
+        self,
+        depth: int,
+        starts: dict[Var, Index],
+        sizes: dict[Var, int],
+        work: float,
+        placed: int,
+        *,
+        serial_above: bool,
     ) -> Body:
         """The loops over blocks of the variables from ``depth`` on, for one choice of sizes further out.
 
