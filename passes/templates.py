@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from graphc.ir import Node
 from graphc.loops import ir
 from graphc.loops.index import Index, Value, Var
@@ -52,7 +54,7 @@ def pad(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateKern
     """Fill the result with the padding value, then copy the operand into its place."""
     low = tuple(node.attrs["low"])
     variables = loop_variables(target.shape)
-    literal = ir.Lit(target.dtype.numpy.type(node.attrs["value"]).item(), target.dtype)
+    literal = ir.Lit(np.asarray(node.attrs["value"]).astype(target.dtype.numpy).item(), target.dtype)
     fill = nest(variables, (ir.Store(target.name, _indices(variables), literal, nodes=(node,)),))
     return TemplateKernel(fill + _copy(sources[0], target, low, node))
 
