@@ -71,9 +71,9 @@ def _cuda() -> list[tuple[str, str]]:
 
     rows = [("CUDA compiler", "; ".join(str(t) for t in toolchains()))]
     try:
-        from graphc.targets.cuda.launch import device_name
+        from graphc.targets.cuda.launch import cuda_device
 
-        rows.append(("CUDA device", device_name()))
+        rows.append(("CUDA device", str(cuda_device()[1].name)))
     except (ImportError, GraphcError) as error:
         rows.append(("CUDA device", f"none: {str(error).splitlines()[0]}"))
     return rows

@@ -102,11 +102,11 @@ class Vector:
     def bits(self, x: str) -> str:
         return self.function.convert("bitcast", self.type, x, self.type.integer)
 
-    def float(self, bits: str) -> str:
+    def from_bits(self, bits: str) -> str:
         return self.function.convert("bitcast", self.type.integer, bits, self.type)
 
     def table(self, name: str) -> tuple[float, ...]:
-        return getattr(tables, f"{name}_{'F32' if self.single else 'F64'}")  # type: ignore[no-any-return]
+        return getattr(tables, f"{name}_{'F32' if self.single else 'F64'}")
 
 
 def libm(name: str) -> Callable[..., str]:

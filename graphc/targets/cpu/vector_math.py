@@ -96,7 +96,7 @@ def _exp_tail(v: Vector, r: str) -> str:
 def _power_of_two(v: Vector, t: str, offset: int = 0) -> str:
     """2**(n + offset) from t = magic + n, where that is a normal number."""
     biased = v.integer("add", v.bits(t), offset + v.format.bias - v.format.magic_bits)
-    return v.float(v.integer("shl", biased, v.format.mantissa))
+    return v.from_bits(v.integer("shl", biased, v.format.mantissa))
 
 
 def _scale(v: Vector, y: str, t: str) -> str:
@@ -107,7 +107,7 @@ def _scale(v: Vector, y: str, t: str) -> str:
     doubled = v.integer("sub", v.bits(t), v.format.magic_bits - 2 * v.format.bias)
     half = v.integer("lshr", doubled, 1)
     for exponent in (half, v.integer("sub", doubled, half)):
-        y = v.mul(y, v.float(v.integer("shl", exponent, v.format.mantissa)))
+        y = v.mul(y, v.from_bits(v.integer("shl", exponent, v.format.mantissa)))
     return y
 
 
@@ -191,9 +191,9 @@ def _log_parts(v: Vector, x: str) -> tuple[str, str, str]:
     root = v.type.integer.constant(0x3F3504F3 if v.single else 0x3FE6A09E667F3BCD)  # bits of sqrt(1/2)
     shifted = v.integer("add", v.integer("sub", v.bits(x), root), f.one_bits)
     biased = v.integer("lshr", shifted, f.mantissa)
-    m = v.float(v.integer("add", v.integer("and", shifted, (1 << f.mantissa) - 1), root))
+    m = v.from_bits(v.integer("add", v.integer("and", shifted, (1 << f.mantissa) - 1), root))
     # an integer below 2**mantissa put under the exponent of 2**mantissa reads as 2**mantissa + integer
-    spread = v.float(v.integer("or", biased, (f.bias + f.mantissa) << f.mantissa))
+    spread = v.from_bits(v.integer("or", biased, (f.bias + f.mantissa) << f.mantissa))
     return v.sub(spread, v.c(2.0**f.mantissa + f.bias)), m, biased
 
 
@@ -241,7 +241,7 @@ def log1p(function: Function, type: VType, x: str) -> str:
     k, m, biased = _log_parts(v, u)
     # 2**(1-k), and half the error: so the exponent field stays in range up to the largest x
     field = v.integer("sub", v.type.integer.constant(2 * v.format.bias + 1), biased)
-    down = v.float(v.integer("shl", field, v.format.mantissa))
+    down = v.from_bits(v.integer("shl", field, v.format.mantissa))
     y = _log_sum(v, k, v.fma(v.mul(error, v.c(0.5)), down, v.sub(m, one)))
     y = _log_edges(v, x, -1.0, y)
     return v.select(v.test("olt", v.abs(x), v.c(v.format.tiny)), x, y)  # keeps -0 and subnormals
@@ -275,7 +275,7 @@ def _sine(function: Function, type: VType, x: str, library: str, offset: float) 
     parity = v.integer("shl", v.bits(t), v.type.bits - 1)
     if offset:  # cos(x) = -(-1)**n sin(r)
         parity = v.integer("xor", parity, -1 << (v.type.bits - 1))
-    y = v.float(v.integer("xor", v.bits(y), parity))
+    y = v.from_bits(v.integer("xor", v.bits(y), parity))
     bound = (32768.0 if v.fused else 8192.0) if v.single else 524288.0
     outside = v.test("uge", v.abs(x), v.c(bound))
     (result,) = function.if_then(
