@@ -17,7 +17,7 @@ from graphc.trace import Stage
 from viz.fonts import truncate
 from viz.mirror import add_backward, gradients_of
 from viz.model import Box, Diagram, Edge, Line
-from viz.view import build_view, census
+from viz.view import build_view, census, is_backward
 
 _WORDS = "a value, a dict of values, a Graph, a Stage of a trace, a Program, a fusion or a LoopProgram"
 
@@ -33,10 +33,18 @@ def diagram_of(
     """
     wants_backward = backward is not False and backward is not None
     if isinstance(what, Stage):
-        return diagram_of(what.artifact, backward=backward, wrt=wrt, level=level, direction=direction, name=name or what.name)
+        return diagram_of(
+            what.artifact, backward=backward, wrt=wrt, level=level, direction=direction, name=name or what.name
+        )
+    if isinstance(what, str):
+        raise DrawError("text cannot be drawn", help="this stage is text: read it with stage.text()")
+    if isinstance(getattr(what, "program", None), LoopProgram):
+        what = what.program  # a stage's wrapping of a loop program
     if isinstance(what, (LoopProgram, Kernel)) or _is_fusion(what):
         if wants_backward:
-            raise DrawError(f"{type(what).__name__} has no backward graph of its own", help="draw the loss with backward=True")
+            raise DrawError(
+                f"{type(what).__name__} has no backward graph of its own", help="draw the loss with backward=True"
+            )
         return _kernels(what, direction, name)
     graph = _as_graph(what, name, wants_backward)
     if not wants_backward:
@@ -100,8 +108,12 @@ def _kernels(what: Any, direction: str | None, name: str | None) -> Diagram:
 
 
 def _one_kernel(kernel: Kernel) -> Diagram:
-    diagram = Diagram(kernel.name, summary=f"Kernel {kernel.name} with buffers {', '.join(b.name for b in kernel.params)}.")
-    diagram.add(Box("k0", "kernel", (Line(truncate(kernel.name), "title"), Line(census(kernel.nodes) or "kernel", "note"))))
+    diagram = Diagram(
+        kernel.name, summary=f"Kernel {kernel.name} with buffers {', '.join(b.name for b in kernel.params)}."
+    )
+    diagram.add(
+        Box("k0", "kernel", (Line(truncate(kernel.name), "title"), Line(census(kernel.nodes) or "kernel", "note")))
+    )
     roles = _directions(kernel)
     for i, buffer in enumerate(kernel.params):
         lines = (Line(truncate(buffer.name), "name"), Line(truncate(str(buffer.type)), "shape"))
@@ -143,7 +155,10 @@ def _launches(program: LoopProgram) -> Diagram:
                 continue
             if buffer not in made:
                 role = roles.get(slot.role, "buffer")
-                label = (Line(truncate(buffer), "note" if role == "constant" else "name"), Line(truncate(str(slot.type)), "shape"))
+                label = (
+                    Line(truncate(buffer), "note" if role == "constant" else "name"),
+                    Line(truncate(str(slot.type)), "shape"),
+                )
                 made[buffer] = diagram.add(Box(f"b{len(made)}", role, label, f"{slot.role} {buffer}: {slot.type}")).id  # type: ignore[arg-type]
             diagram.edges.append(Edge(made[buffer], f"k{i}", tooltip=f"{buffer}: {slot.type}"))
         made.update({buffer: f"k{i}" for buffer, way in flow if "out" in way})
@@ -158,6 +173,7 @@ def _launches(program: LoopProgram) -> Diagram:
 
 def _groups(fusion: Any) -> Diagram:
     """The groups of a fusion in launch order, with what each computes inside of it."""
+    lines: tuple[Line, ...]
     diagram = Diagram(fusion.graph.name)
     made: dict[Node, str] = {}
     sources = [n for n in fusion.graph.nodes if n.op.is_source and n.op.name != "constant"]
@@ -170,8 +186,12 @@ def _groups(fusion: Any) -> Diagram:
         kind = group.template or ("contraction" if group.contraction else "reduction" if group.reduces else "pointwise")
         ops = [n for n in group.members if n.op.name != "constant"]
         domain = " × ".join(map(str, group.domain)) or "scalar"
-        lines = (Line(f"k{group.number} {kind}", "title"), Line(truncate(census(ops), 40), "note"), Line(domain, "shape"))
-        backward = bool(ops) and all(n.primal is not None for n in ops)
+        lines = (
+            Line(f"k{group.number} {kind}", "title"),
+            Line(truncate(census(ops), 40), "note"),
+            Line(domain, "shape"),
+        )
+        backward = bool(ops) and all(is_backward(n) for n in ops)
         tip = f"{kind} over [{domain}]: {census(ops, 30)}\nstores {', '.join(f'{n.op.name}: {n.type}' for n in group.stored)}"
         diagram.add(Box(f"k{group.number}", "kernel", lines, tip, backward=backward))
         made.update(dict.fromkeys(group.stored, f"k{group.number}"))
@@ -183,11 +203,13 @@ def _groups(fusion: Any) -> Diagram:
             pair = made.get(node, ""), f"k{group.number}"
             if pair[0] and pair[0] != pair[1] and pair not in seen:
                 seen.add(pair)
-                kind = "backward" if node.primal is not None else "forward"
+                kind = "backward" if is_backward(node) else "forward"
                 diagram.edges.append(Edge(*pair, kind, tooltip=str(node.type)))  # type: ignore[arg-type]
     _fusion_roots(diagram, fusion, made, views)
     inlined = sum(len(g.members) - len(g.stored) for g in fusion.groups)
-    diagram.summary = f"Fusion of {fusion.graph.name}: {len(fusion.groups)} kernels, {inlined} values never reach memory."
+    diagram.summary = (
+        f"Fusion of {fusion.graph.name}: {len(fusion.groups)} kernels, {inlined} values never reach memory."
+    )
     return diagram
 
 

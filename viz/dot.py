@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from viz.layout import Layout
 
 _INCH = 72.0
+_EFFORT = 60  # boxes up to which an engine may take its time
 
 
 def clusters_of(diagram: Diagram) -> dict[tuple[str, ...], list[str]]:
@@ -39,8 +40,10 @@ def layout_dot(diagram: Diagram, sizes: Mapping[str, tuple[float, float]], gaps:
     graph = graphviz.Digraph("layout")
     graph.attr(
         rankdir=diagram.direction, ranksep=f"{gaps.rank / _INCH:.4f}", nodesep=f"{gaps.node / _INCH:.4f}", splines="true",
-        newrank="true", remincross="true",
+        newrank="true",
     )  # fmt: skip
+    if len(sizes) > _EFFORT:  # a good layout soon rather than the best one in minutes
+        graph.attr(nslimit="1", nslimit1="1", mclimit="0.3", remincross="false")
     graph.attr("node", fixedsize="true", label="", shape="box")
     graph.attr("edge", arrowhead="none")
     _nested(graph, diagram, gaps)
@@ -82,23 +85,39 @@ def _nested(graph: Any, diagram: Diagram, gaps: Gaps) -> None:
 def to_dot(diagram: Diagram, layout: Layout, theme: Theme) -> str:
     """The whole picture as DOT that stands alone, with our positions for ``neato -n``."""
     graph = graphviz.Digraph(graphviz.escape(truncate(diagram.name, 60)))
-    graph.attr(rankdir=diagram.direction, bgcolor=theme.background, tooltip=graphviz.escape(diagram.summary), splines="true")
-    graph.attr("node", fontname="DejaVu Sans", fontsize=f"{theme.size * 0.75:.1f}", fontcolor=theme.text, style="rounded,filled")
+    graph.attr(rankdir=diagram.direction, bgcolor=theme.background, tooltip=_plain(diagram.summary), splines="true")
+    graph.attr(
+        "node",
+        fontname="DejaVu Sans",
+        fontsize=f"{theme.size * 0.75:.1f}",
+        fontcolor=theme.text,
+        style="rounded,filled",
+    )
     for box in diagram.boxes.values():
         place = layout.places[box.id]
         graph.node(
-            box.id, label=f"<{_table(box)}>", tooltip=graphviz.escape(box.tooltip), id=box.id, **{"class": box.role},
+            box.id, label=f"<{_table(box)}>", tooltip=_plain(box.tooltip), id=box.id, **{"class": box.role},
             pos=f"{place.x:.2f},{layout.height - place.y:.2f}!", **_look(box, theme),
         )  # fmt: skip
     styles = {"forward": "solid", "backward": "dashed", "correspondence": "dotted", "saved": "dotted"}
-    colours = {"forward": theme.forward, "backward": theme.backward, "correspondence": theme.correspondence, "saved": theme.saved}
+    colours = {
+        "forward": theme.forward,
+        "backward": theme.backward,
+        "correspondence": theme.correspondence,
+        "saved": theme.saved,
+    }
     for i, edge in enumerate(diagram.edges):
         graph.edge(
             edge.tail, edge.head, id=f"e{i}", style=styles[edge.kind], color=colours[edge.kind], constraint="false"
             if edge.kind in ("correspondence", "saved") else "true", arrowhead="none" if edge.kind == "correspondence" else "normal",
-            tooltip=graphviz.escape(edge.tooltip),
+            tooltip=_plain(edge.tooltip),
         )  # fmt: skip
     return str(graph.source)
+
+
+def _plain(text: str) -> str:
+    """A DOT string without control characters, which no DOT parser reads."""
+    return str(graphviz.escape("".join(c if c == "\n" or c.isprintable() else " " for c in text)))
 
 
 def _look(box: Box, theme: Theme) -> dict[str, str]:

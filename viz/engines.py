@@ -17,7 +17,7 @@ from typing import Any
 from viz import dot
 from viz.model import Diagram
 
-LIMIT = 420  # boxes up to which an engine is asked; its time grows faster than linearly
+LIMIT = 240  # boxes up to which an engine is asked; its time grows faster than linearly
 SECONDS = 20.0
 Point = tuple[float, float]
 
@@ -85,7 +85,13 @@ def _ask_program(source: str) -> str | None:
         return None
     try:
         done = subprocess.run(
-            [program, "-Tjson0"], input=source, capture_output=True, text=True, encoding="utf-8", timeout=SECONDS, check=True
+            [program, "-Tjson0"],
+            input=source,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=SECONDS,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError, UnicodeError):
         return None

@@ -31,7 +31,7 @@ _UNITS = 2048
 def _advances(role: str) -> dict[int, float]:
     """Code point -> advance in ems, read from the font file that ships with matplotlib."""
     import matplotlib
-    from fontTools.ttLib import TTFont
+    from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 
     with TTFont(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / _FILES[role], lazy=True) as font:
         metrics, units = font["hmtx"].metrics, font["head"].unitsPerEm

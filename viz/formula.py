@@ -120,7 +120,18 @@ _SIGNS = {
     "rVert": "‖", "bigwedge": "∀ ", "bigvee": "∃ ", "leftarrow": "←", "to": "→", "infty": "∞", "backslash": "\\", "sim": "~",
     "bmod": "mod ", "Sigma": "Σ", "varepsilon": "ε", "quad": " ", "ldots": "…", "dots": "…", "circ": "∘", "mid": "|",
 }  # fmt: skip
-_TRANSPARENT = ("mathrm", "mathbf", "operatorname", "text", "textstyle", "displaystyle", "mathrel", "mathit", "left", "right")
+_TRANSPARENT = (
+    "mathrm",
+    "mathbf",
+    "operatorname",
+    "text",
+    "textstyle",
+    "displaystyle",
+    "mathrel",
+    "mathit",
+    "left",
+    "right",
+)
 _SUB = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _SUPER = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _TOKEN = re.compile(r"\\[A-Za-z]+ ?|\\.|[{}^_]|[^\\{}^_]")

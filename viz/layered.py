@@ -7,6 +7,7 @@ long edges pass through dummy boxes of no size.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -53,7 +54,9 @@ def layout(diagram: Diagram, sizes: Mapping[str, tuple[float, float]], gaps: Gap
 
 def _network(diagram: Diagram, ids: list[str]) -> _Net:
     net = _Net()
-    edges = [(i, e.tail, e.head) for i, e in enumerate(diagram.edges) if e.tail in diagram.boxes and e.head in diagram.boxes]
+    edges = [
+        (i, e.tail, e.head) for i, e in enumerate(diagram.edges) if e.tail in diagram.boxes and e.head in diagram.boxes
+    ]
     known = set(ids)
     edges = [(i, t, h) for i, t, h in edges if t in known and h in known and t != h]
     order = {v: k for k, v in enumerate(_topological(ids, edges))}
@@ -73,7 +76,7 @@ def _network(diagram: Diagram, ids: list[str]) -> _Net:
                 net.rank[dummy], net.before[dummy], net.after[dummy] = r, [], []
                 chain.append(dummy)
         chain.append(h)
-        for a, b in zip(chain, chain[1:], strict=False):
+        for a, b in itertools.pairwise(chain):
             net.after[a].append(b)
             net.before[b].append(a)
         net.chains[i] = chain
@@ -142,7 +145,9 @@ def _pack(net: _Net, extent: Mapping[str, tuple[float, float]], gaps: Gaps) -> d
     return across
 
 
-def _spread(row: list[str], wanted: dict[str, float], width: dict[str, float], gap: float, across: dict[str, float]) -> None:
+def _spread(
+    row: list[str], wanted: dict[str, float], width: dict[str, float], gap: float, across: dict[str, float]
+) -> None:
     """Least-squares places in the given order with gaps kept (pool adjacent violators)."""
     offset, offsets = 0.0, {}
     for k, v in enumerate(row):
@@ -177,7 +182,7 @@ def _route(chain, net, across, depth, extent, point):  # type: ignore[no-untyped
     ends[0] = (ends[0][0], ends[0][1] + extent[chain[0]][1] / 2)
     ends[-1] = (ends[-1][0], ends[-1][1] - extent[chain[-1]][1] / 2)
     points = [point(*ends[0])]
-    for (a0, d0), (a1, d1) in zip(ends, ends[1:], strict=False):
+    for (a0, d0), (a1, d1) in itertools.pairwise(ends):
         bend = (d1 - d0) * 0.45
         points += [point(a0, d0 + bend), point(a1, d1 - bend), point(a1, d1)]
     return points

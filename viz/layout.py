@@ -66,7 +66,6 @@ def place(diagram: Diagram, sizes: Mapping[str, tuple[float, float]], size: floa
     if layout is None:
         layout = layered.layout(diagram, reserved, gaps)
     result = _from_engine(layout)
-    _grow_frames(result, diagram)
     if diagram.mirrored:
         _mirror(result, diagram, sizes, size)
     _route_rest(result, diagram)
@@ -93,16 +92,6 @@ def _from_engine(raw: engines.RawLayout) -> Layout:
     places = {k: Place(*v) for k, v in raw.places.items()}
     frames = [Frame(scope, bounds) for scope, bounds in raw.frames.items()]
     return Layout(places, dict(raw.routes), frames, raw.width, raw.height, engine=raw.engine)
-
-
-def _grow_frames(layout: Layout, diagram: Diagram) -> None:
-    if layout.frames or "own" not in layout.engine:
-        return
-    for scope, ids in clusters_of(diagram).items():
-        boxes = [layout.places[i].bounds for i in ids]
-        left, top = min(b[0] for b in boxes), min(b[1] for b in boxes)
-        right, bottom = max(b[2] for b in boxes), max(b[3] for b in boxes)
-        layout.frames.append(Frame(scope, (left - 8, top - 24, right + 8, bottom + 8)))
 
 
 # --- the mirror ----------------------------------------------------------------------------------------------------

@@ -43,7 +43,8 @@ def gradients_of(loss: Node, graph: Graph, backward: Any, wrt: Any) -> dict[Node
         backward = {by_name[k]: v for k, v in backward.outputs.items() if k in by_name}
         if not backward:
             raise DrawError(
-                "no output of the backward graph bears the name of an input or parameter", help="pass a mapping node -> gradient"
+                "no output of the backward graph bears the name of an input or parameter",
+                help="pass a mapping node -> gradient",
             )
     if isinstance(backward, Mapping):
         return {_as_node(k, graph): v for k, v in backward.items()}
@@ -54,7 +55,9 @@ def gradients_of(loss: Node, graph: Graph, backward: Any, wrt: Any) -> dict[Node
         )  # fmt: skip
     targets = [_as_node(t, graph) for t in _listed(wrt)] if wrt is not None else _default_targets(graph, loss)
     if not targets:
-        raise DrawError("nothing to differentiate with respect to", help="the loss reads no parameter and no float input")
+        raise DrawError(
+            "nothing to differentiate with respect to", help="the loss reads no parameter and no float input"
+        )
     made = importlib.import_module("passes.differentiate").grad(loss, targets)
     return dict(zip(targets, made, strict=True))
 
@@ -69,10 +72,14 @@ def _as_node(item: Any, graph: Graph) -> Node:
     if isinstance(item, Node) and item in graph.users:
         return item
     variable = item.attrs["variable"] if isinstance(item, Node) and item.op.name == "parameter" else item
-    found = next((p for p in graph.parameters if isinstance(variable, Variable) and p.attrs["variable"] is variable), None)
+    found = next(
+        (p for p in graph.parameters if isinstance(variable, Variable) and p.attrs["variable"] is variable), None
+    )
     if found is None:
         label = getattr(item, "name", "") or repr(item)
-        raise DrawError(f"{truncate(label, 60)} is no value of graph {graph.name}", help="give values that the loss is made from")
+        raise DrawError(
+            f"{truncate(label, 60)} is no value of graph {graph.name}", help="give values that the loss is made from"
+        )
     return found
 
 
@@ -91,7 +98,9 @@ class _Mirror:
     gradients: dict[Node, Node]
     active: set[Node] = field(default_factory=set)
     made: dict[str, list[Node]] = field(default_factory=dict)  # forward box -> backward nodes it accounts for
-    saved: dict[tuple[str, str], Node] = field(default_factory=dict)  # (forward box, box whose adjoint reads it) -> value
+    saved: dict[tuple[str, str], Node] = field(
+        default_factory=dict
+    )  # (forward box, box whose adjoint reads it) -> value
     flowing: list[int] = field(default_factory=list)  # forward edges that have a derivative
     inflow: dict[str, int] = field(default_factory=dict)  # forward box -> number of contributions to its adjoint
 
@@ -105,7 +114,9 @@ def add_backward(view: View, loss: Node, gradients: dict[Node, Node]) -> View:
     _add_boxes(mirror)
     _add_edges(mirror)
     names = ", ".join(n.name for n in gradients if n.name)
-    view.diagram.summary += f" Beside it the backward graph: every operation's chain rule opposite to it, and gradients of {names}."
+    view.diagram.summary += (
+        f" Beside it the backward graph: every operation's chain rule opposite to it, and gradients of {names}."
+    )
     return view
 
 
@@ -126,7 +137,7 @@ def _assign(mirror: _Mirror) -> None:
     """Give every backward node to the box of its primal, and note which forward values it reads."""
     view = mirror.view
     home: dict[Node, str] = {}
-    reader = {}  # a hidden node counts for the op that reads it
+    reader: dict[Node, Node] = {}  # a hidden node counts for the op that reads it
     for node in view.graph.nodes:
         for operand in node.inputs:
             reader.setdefault(operand, node)
@@ -171,10 +182,6 @@ def _flow(mirror: _Mirror) -> None:
             mirror.inflow[tail] = mirror.inflow.get(tail, 0) + 1
 
 
-def _collapsed(mirror: _Mirror, box: str) -> bool:
-    return mirror.view.diagram.boxes[box].role == "collapsed"
-
-
 # --- boxes ---------------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +191,9 @@ def _add_boxes(mirror: _Mirror) -> None:
     seed = Line(f"{bar(view.tex[view.resolved[mirror.loss]])} = 1", "formula")
     seeded = mirror.loss.shape == ()
     lines = (seed,) if seeded else (Line("cotangent", "note"),)
-    diagram.add(Box(f"g{end}", "seed", lines, "the backward pass starts here: the loss changes as itself", (), end, True))
+    diagram.add(
+        Box(f"g{end}", "seed", lines, "the backward pass starts here: the loss changes as itself", (), end, True)
+    )
     for node, box_id in list(view.box_of.items()):
         if node not in mirror.active or f"g{box_id}" in diagram.boxes:
             continue
@@ -198,6 +207,7 @@ def _add_boxes(mirror: _Mirror) -> None:
 
 def _mirrored(mirror: _Mirror, node: Node, primal: Box) -> Box:
     view = mirror.view
+    lines: tuple[Line, ...]
     made = mirror.made.get(primal.id, [])
     tip = f"chain rule through {primal.title}"
     if made:
@@ -250,7 +260,7 @@ def operand_rule(view: View, node: Node, position: int) -> str:
     if found is None:
         return rf"{g}\,\frac{{\partial {y}}}{{\partial {operands[position]}}}"
     if not isinstance(node.op.derivative, Partials):
-        return found
+        return found.replace(r"\,\mathbf 1", "")  # a scalar that spreads over a tensor reads better without its ones
     if found in ("1", "-1"):
         return found[:-1] + g
     return rf"{g} \cdot {_bracketed(found)}"

@@ -34,13 +34,17 @@ def columns_of(history: Any) -> dict[str, list[float]]:
         names = dict.fromkeys(k for row in history for k in row)
         history = {k: [row.get(k, math.nan) for row in history] for k in names}
     if not isinstance(history, Mapping):
-        raise DrawError(f"{type(history).__name__} is no history", help="give what fit() returned, columns by name, or rows")
+        raise DrawError(
+            f"{type(history).__name__} is no history", help="give what fit() returned, columns by name, or rows"
+        )
     columns = {str(k): [v for v in column] for k, column in history.items()}
     length = max((len(c) for c in columns.values()), default=0)
     if length == 0:
         raise DrawError("there is nothing to plot: the history has no rows yet")
     if any(len(c) != length for c in columns.values()):
-        raise DrawError("the columns of the history differ in length", notes=tuple(f"{k}: {len(c)}" for k, c in columns.items()))
+        raise DrawError(
+            "the columns of the history differ in length", notes=tuple(f"{k}: {len(c)}" for k, c in columns.items())
+        )
     return {"epoch": columns.pop("epoch", list(range(1, length + 1))), **columns}
 
 
@@ -54,7 +58,9 @@ def plot_history(history: Any, path: str | os.PathLike[str], *, theme: str = "li
     colours = theme_of(theme)
     suffix = Path(path).suffix.lower()
     if suffix not in (".svg", ".png", ".pdf"):
-        raise DrawError(f"curves are not written as {suffix or 'a file without a suffix'}", help="choose .svg, .png or .pdf")
+        raise DrawError(
+            f"curves are not written as {suffix or 'a file without a suffix'}", help="choose .svg, .png or .pdf"
+        )
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
@@ -62,7 +68,7 @@ def plot_history(history: Any, path: str | os.PathLike[str], *, theme: str = "li
     except ImportError as error:
         raise DrawError("curves need matplotlib, which is not installed", help="install matplotlib") from error
     panels = list(dict.fromkeys(k.removeprefix(_VALIDATION) for k in columns if k != "epoch"))
-    settings = {
+    settings: Any = {
         "font.size": colours.size * 0.8, "text.color": colours.text, "axes.labelcolor": colours.text, "xtick.color": colours.text,
         "ytick.color": colours.text, "axes.edgecolor": colours.faint, "svg.hashsalt": "graphc", "text.parse_math": False,
     }  # fmt: skip
@@ -70,7 +76,10 @@ def plot_history(history: Any, path: str | os.PathLike[str], *, theme: str = "li
     with mpl.rc_context(settings):
         figure = Figure(figsize=(5.2 * max(len(panels), 1), 3.8), layout="constrained", facecolor=colours.background)
         for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            series = ((name, "training", colours.forward, "-o"), (_VALIDATION + name, "validation", colours.backward, "--s"))
+            series = (
+                (name, "training", colours.forward, "-o"),
+                (_VALIDATION + name, "validation", colours.backward, "--s"),
+            )
             for key, label, colour, style in series:
                 if key in columns:
                     axes.plot(columns["epoch"], columns[key], style, color=colour, label=label, markersize=4,
@@ -84,4 +93,6 @@ def plot_history(history: Any, path: str | os.PathLike[str], *, theme: str = "li
     try:
         Path(path).write_bytes(data.getvalue())
     except OSError as error:
-        raise DrawError(f"{path} cannot be written: {error.strerror or error}", help="name a file in a folder that exists") from error
+        raise DrawError(
+            f"{path} cannot be written: {error.strerror or error}", help="name a file in a folder that exists"
+        ) from error

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.path import Path
 
 _PIXELS = 16_000  # longest side of a PNG
-_CJK = ("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Hiragino Sans", "Microsoft YaHei", "Arial Unicode MS")
+_CJK = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "WenQuanYi Zen Hei",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Arial Unicode MS",
+)
 
 
 def scene_to_bytes(scene: Scene, kind: str, scale: float = 2.0) -> bytes:
@@ -32,7 +39,9 @@ def scene_to_bytes(scene: Scene, kind: str, scale: float = 2.0) -> bytes:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise DrawError(f"{kind} needs matplotlib, which is not installed", help="write .svg, or install matplotlib") from error
+        raise DrawError(
+            f"{kind} needs matplotlib, which is not installed", help="write .svg, or install matplotlib"
+        ) from error
     scale = min(scale, _PIXELS / max(scene.width, scene.height))
     figure = Figure(figsize=(scene.width / 72, scene.height / 72), dpi=72 * scale, facecolor=scene.background)
     axes = figure.add_axes((0, 0, 1, 1))

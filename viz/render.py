@@ -100,5 +100,6 @@ def _write(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise DrawError(
-            f"{path} cannot be written: {error.strerror or error}", help="name a file in a folder that exists and can be written"
+            f"{path} cannot be written: {error.strerror or error}",
+            help="name a file in a folder that exists and can be written",
         ) from error

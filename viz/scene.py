@@ -110,7 +110,10 @@ def build_scene(diagram: Diagram, layout: Layout, labels: Mapping[str, Label], t
     groups = [_frame(i, f, theme) for i, f in enumerate(layout.frames)]
     ranking = {"correspondence": 0, "saved": 1, "forward": 2, "backward": 3}
     order = sorted(range(len(diagram.edges)), key=lambda i: (ranking[diagram.edges[i].kind], i))
-    groups += [_edge(i, diagram.edges[i], layout.routes[i], theme) for i in order]
+    groups += [
+        _edge(i, diagram.edges[i], layout.routes[i], theme, diagram.boxes[diagram.edges[i].tail].role == "constant")
+        for i in order
+    ]
     groups += [_box(box, layout.places[box.id], labels[box.id], theme) for box in diagram.boxes.values()]
     left, top, right, bottom = _extent(layout)
     if diagram.mirrored:
@@ -181,16 +184,16 @@ def _line(a: Point, b: Point, stroke: str, weight: float) -> Curve:
     return Curve((a, (a[0] + third[0], a[1] + third[1]), (b[0] - third[0], b[1] - third[1]), b), stroke, weight)
 
 
-def _outline(
-    box: Box, place: Place, fill: str, stroke: str, weight: float, dash: tuple[float, ...]
-) -> list[Shape]:
+def _outline(box: Box, place: Place, fill: str, stroke: str, weight: float, dash: tuple[float, ...]) -> list[Shape]:
     rings = [0.0, weight * 2.2] if box.role in DOUBLE else [0.0]
     shapes: list[Shape] = []
     for k, inset in enumerate(rings):
         paint, dashes = (fill if k == 0 else "none"), (dash if k == 0 else ())
         if box.role in ROUND or box.role == "accumulate":
             shapes.append(
-                Ellipse(place.x, place.y, place.width / 2 - inset, place.height / 2 - inset, paint, stroke, weight, dashes)
+                Ellipse(
+                    place.x, place.y, place.width / 2 - inset, place.height / 2 - inset, paint, stroke, weight, dashes
+                )
             )
         else:
             left, top, right, bottom = place.bounds
@@ -218,7 +221,7 @@ def _frame(index: int, frame: Frame, theme: Theme) -> Group:
 # --- edges ---------------------------------------------------------------------------------------------------------
 
 
-def _edge(index: int, edge: Edge, route: list[Point], theme: Theme) -> Group:
+def _edge(index: int, edge: Edge, route: list[Point], theme: Theme, plain: bool = False) -> Group:
     w = theme.stroke
     stroke, weight, dash, arrow = {
         "forward": (theme.forward, w, (), True),
@@ -226,6 +229,8 @@ def _edge(index: int, edge: Edge, route: list[Point], theme: Theme) -> Group:
         "correspondence": (theme.correspondence, w * 0.75, (1.0 + w * 0.5, 3.0 + w), False),
         "saved": (theme.saved, w * 0.85, (1.5 + w * 0.6, 2.0 + w), True),
     }[edge.kind]
+    if plain:  # from a constant
+        stroke, weight, dash = theme.correspondence, w * 0.6, ()
     group = Group(f"e{index}", f"edge-{edge.kind}", edge.tooltip)
     points = list(route)
     if arrow:
@@ -257,9 +262,7 @@ def _arrow(points: list[Point], length: float) -> tuple[list[Point], tuple[Point
 # --- captions ------------------------------------------------------------------------------------------------------
 
 
-def _captions(
-    diagram: Diagram, layout: Layout, theme: Theme, bounds: tuple[float, float, float, float]
-) -> list[Group]:
+def _captions(diagram: Diagram, layout: Layout, theme: Theme, bounds: tuple[float, float, float, float]) -> list[Group]:
     """The words "forward" and "backward" at the two parts, and a legend of the dotted lines below."""
     left, top, _, bottom = bounds
     size = theme.size
@@ -268,7 +271,9 @@ def _captions(
     loss = next(b.mirror_of for b in diagram.boxes.values() if b.role == "seed")
     name = truncate(diagram.boxes[loss].title, 20)
     second = Text(left + dx, top + dy - size * 0.9, "backward", size, "bold", theme.backward_text)
-    note = Text(second.x + text_width("backward  ", "bold", size), second.y, f"x̄ = ∂{name}/∂x", size, "sans", theme.faint)
+    note = Text(
+        second.x + text_width("backward  ", "bold", size), second.y, f"x̄ = ∂{name}/∂x", size, "sans", theme.faint
+    )
     width = note.x - second.x + text_width(note.text, "sans", size)
     halo = Rect(second.x - 4, second.y - size, width + 8, size * 1.35, 3.0, theme.background, theme.background, 0.1)
     groups = [Group("t0", "caption", "", [first]), Group("t1", "caption", "", [halo, second, note])]
@@ -285,9 +290,13 @@ def _captions(
             r = size * 0.45
             group.shapes.append(Ellipse(x + 30 - r, mid, r, r, theme.backward_fill, theme.backward, theme.stroke))
             group.shapes.append(_line((x + 30 - r * 1.5, mid), (x + 30 - r * 0.5, mid), theme.backward, theme.stroke))
-            group.shapes.append(_line((x + 30 - r, mid - r * 0.5), (x + 30 - r, mid + r * 0.5), theme.backward, theme.stroke))
+            group.shapes.append(
+                _line((x + 30 - r, mid - r * 0.5), (x + 30 - r, mid + r * 0.5), theme.backward, theme.stroke)
+            )
         else:
-            group.shapes += _edge(0, Edge("", "", kind), [(x, mid), (x + 12, mid), (x + 24, mid), (x + 36, mid)], theme).shapes  # type: ignore[arg-type]
+            group.shapes += _edge(
+                0, Edge("", "", kind), [(x, mid), (x + 12, mid), (x + 24, mid), (x + 36, mid)], theme
+            ).shapes  # type: ignore[arg-type]
         group.shapes.append(Text(x + 44, y, text, size * 0.85, "sans", theme.faint))
         groups.append(group)
         x += 44 + text_width(text, "sans", size * 0.85) + size * 1.8

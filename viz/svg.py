@@ -19,7 +19,10 @@ _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 def scene_to_svg(scene: Scene) -> str:
     """The scene as one SVG element."""
     body = [_group(g) for g in scene.groups]
-    prefix = "g" + hashlib.sha256("".join([scene.title, scene.description, *body]).encode("utf-8", "replace")).hexdigest()[:8]
+    prefix = (
+        "g"
+        + hashlib.sha256("".join([scene.title, scene.description, *body]).encode("utf-8", "replace")).hexdigest()[:8]
+    )
     w, h = _n(scene.width), _n(scene.height)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="100%" '

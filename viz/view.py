@@ -12,22 +12,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphc.errors import DrawError
 from graphc.ir import Graph, Node
+from graphc.provenance import Origin
 from graphc.text import print_node, value_names
 from viz.fonts import truncate
 from viz.formula import latex_name
 from viz.model import Box, Diagram, Direction, Edge, Line, Role
 
 LIMIT = 60  # visible nodes from which scopes collapse
-CROWD = 400  # boxes from which even collapsed graphs are cut into bands
+CROWD = 160  # boxes from which even collapsed graphs are cut into bands
 BANDS = 24
 SMALL = 12  # nodes up to which a graph runs from left to right
 FORMULAS = 80  # boxes up to which formulas are set
 _TOOLTIP = 600
+_ANCESTRY = 64  # derivations that are followed back
 
 
 @dataclass
@@ -130,10 +132,27 @@ def _name(view: View, visible: Iterable[Node]) -> None:
 
 
 def _number(node: Node) -> str:
+    """A constant of one value as text; "" if its elements differ."""
     value = node.attrs["value"]
-    if value.size != 1 or value.ndim:
+    first = value.reshape(-1)[0] if value.size else None
+    if first is None or (value.size > 1 and (value.size > 1 << 16 or not (value == first).all())):
         return ""
-    return f"{value[()]:g}" if value.dtype.kind == "f" else str(value[()])
+    return f"{first:g}" if value.dtype.kind == "f" else str(first)
+
+
+def is_backward(node: Node) -> bool:
+    """Whether a node exists for the derivative alone: every way in which it was derived leads back to an adjoint."""
+    return all(_leads_to_adjoint(origin) for origin in node.origins)
+
+
+def _leads_to_adjoint(origin: Origin) -> bool:
+    for _ in range(_ANCESTRY):
+        if origin.primal is not None:
+            return True
+        if not origin.parents:
+            return False
+        origin = origin.parents[0].origins[0]
+    return False
 
 
 # --- labels --------------------------------------------------------------------------------------------------------
@@ -153,7 +172,7 @@ def node_box(view: View, node: Node, box_id: str) -> Box:
         if view.formulas:
             lines.insert(1, Line(node_formula(view, node), "formula"))
     scope = () if role == "input" else tuple(truncate(s) for s in scope_of(node))
-    return Box(box_id, role, tuple(lines), tooltip(view, node), scope, backward=node.primal is not None)
+    return Box(box_id, role, tuple(lines), tooltip(view, node), scope, backward=is_backward(node))
 
 
 def _title(node: Node) -> str:
@@ -168,6 +187,8 @@ def node_formula(view: View, node: Node) -> str:
     right = fill(node.op.latex, operands, dict(node.attrs)) if node.op.latex else None
     if right is None:
         right = rf"{latex_name(node.op.name)}({', '.join(operands)})"
+    if right.startswith("-"):
+        right = "{-}" + right[1:]  # a sign, not a difference
     return f"{view.tex[node]} = {right}"
 
 
@@ -230,7 +251,7 @@ def _collapsed_boxes(view: View, visible: list[Node], keys: Mapping[Node, Any]) 
             continue
         title = "/".join(key) if isinstance(key, tuple) else f"nodes {position[nodes[0]]} to {position[nodes[-1]]}"
         lines = (Line(truncate(title, 36), "title"), Line(f"{len(nodes)} nodes", "note"), Line(census(nodes), "note"))
-        backward = all(n.primal is not None for n in nodes)
+        backward = all(is_backward(n) for n in nodes)
         view.diagram.add(Box(box_id, "collapsed", lines, f"{title}: {census(nodes, 40)}", (), backward=backward))
 
 
@@ -257,28 +278,43 @@ def _edges(view: View, visible: list[Node]) -> None:
             if collapsed and pair in found:
                 view.uses[found[pair]].append((tail, node, position))
                 continue
+            if tail.op.name == "constant" and not collapsed:
+                pair = _own_constant(view, pair, position)
             found[pair] = len(view.diagram.edges)
             hidden = f" through {operand.op.name} to {operand.type}" if operand is not tail else ""
-            kind = "backward" if tail.primal is not None and node.primal is not None else "forward"
+            kind = "backward" if is_backward(tail) and is_backward(node) else "forward"
             tip = f"{view.names.get(tail, '')}: {tail.type}{hidden}"
             view.diagram.edges.append(Edge(*pair, kind, tooltip=tip))  # type: ignore[arg-type]
             view.uses.append([(tail, node, position)])
 
 
+def _own_constant(view: View, pair: tuple[str, str], position: int) -> tuple[str, str]:
+    """Every reader of a constant has a copy of it at hand: long lines from a shared 0 say nothing."""
+    if not any(e.tail == pair[0] for e in view.diagram.edges):
+        return pair
+    box = view.diagram.boxes[pair[0]]
+    copy = view.diagram.add(replace(box, id=f"{pair[0]}_{pair[1]}_{position}", scope=view.diagram.boxes[pair[1]].scope))
+    return copy.id, pair[1]
+
+
 def _roots(view: View) -> None:
     """Boxes of the outputs and of the updates of variables, at the far end."""
-    shape: Callable[[Node], tuple[Line, ...]] = lambda n: (Line(truncate(str(n.type), 30), "shape"),) if view.shapes else ()  # noqa: E731
+    shape: Callable[[Node], tuple[Line, ...]] = lambda n: (
+        (Line(truncate(str(n.type), 30), "shape"),) if view.shapes else ()
+    )  # noqa: E731
     if len(view.graph.outputs) + len(view.graph.updates) > LIMIT:
         return
     for i, (key, node) in enumerate(view.graph.outputs.items()):
         box = Box(f"o{i}", "output", (Line(truncate(key), "name"), *shape(node)), f"output {key}: {node.type}",
-                  backward=node.primal is not None)  # fmt: skip
+                  backward=is_backward(node))  # fmt: skip
         _root_edge(view, box, node)
     for i, (state, node) in enumerate(view.graph.updates.items()):
         if view.resolved[node] is state:
             continue
         title = f"{truncate(short_name(state), 20)} ←"
-        box = Box(f"u{i}", "update", (Line(title, "name"), *shape(node)), f"the next value of {state.name}: {node.type}")
+        box = Box(
+            f"u{i}", "update", (Line(title, "name"), *shape(node)), f"the next value of {state.name}: {node.type}"
+        )
         _root_edge(view, box, node)
 
 
@@ -287,7 +323,7 @@ def _root_edge(view: View, box: Box, node: Node) -> None:
     view.outputs[box.id] = node
     tail = view.resolved[node]
     view.diagram.edges.append(
-        Edge(view.box_of[tail], box.id, "backward" if tail.primal is not None else "forward", tooltip=str(node.type))
+        Edge(view.box_of[tail], box.id, "backward" if is_backward(tail) else "forward", tooltip=str(node.type))
     )
     view.uses.append([])
 
@@ -298,7 +334,11 @@ def _summary(view: View, visible: list[Node]) -> str:
         "inputs": [n.name for n in graph.inputs], "parameters": [n.name for n in graph.parameters],
         "outputs": list(graph.outputs),
     }  # fmt: skip
-    parts = [f"{kind} {', '.join(names[:12])}{' and more' if len(names) > 12 else ''}" for kind, names in named.items() if names]
+    parts = [
+        f"{kind} {', '.join(names[:12])}{' and more' if len(names) > 12 else ''}"
+        for kind, names in named.items()
+        if names
+    ]
     ops = [n for n in visible if not n.op.is_source]
     text = f"Graph {view.diagram.name}: {'; '.join(parts)}. {len(ops)} operations"
     return f"{text}: {census(ops, 8)}." if ops else f"{text}."
