@@ -147,7 +147,10 @@ def _launches(program: LoopProgram) -> Diagram:
     for i, launch in enumerate(program.launches):
         kernel = program.kernels[launch.kernel]
         lines = (Line(truncate(kernel.name), "title"), Line(census(kernel.nodes) or "kernel", "note"))
-        diagram.add(Box(f"k{i}", "kernel", lines, f"launch {i}: {kernel.name}({', '.join(launch.buffers)})"))
+        nodes = [n for n in kernel.nodes if n.op.name != "constant"]
+        backward = bool(nodes) and all(is_backward(n) for n in nodes)
+        tip = f"launch {i}: {kernel.name}({', '.join(launch.buffers)})"
+        diagram.add(Box(f"k{i}", "kernel", lines, tip, backward=backward))
         flow = list(zip(launch.buffers, directions[launch.kernel], strict=True))
         for buffer, way in flow:
             slot = program.buffers[buffer]
@@ -160,7 +163,8 @@ def _launches(program: LoopProgram) -> Diagram:
                     Line(truncate(str(slot.type)), "shape"),
                 )
                 made[buffer] = diagram.add(Box(f"b{len(made)}", role, label, f"{slot.role} {buffer}: {slot.type}")).id  # type: ignore[arg-type]
-            diagram.edges.append(Edge(made[buffer], f"k{i}", tooltip=f"{buffer}: {slot.type}"))
+            kind = "backward" if diagram.boxes[made[buffer]].backward and backward else "forward"
+            diagram.edges.append(Edge(made[buffer], f"k{i}", kind, tooltip=f"{buffer}: {slot.type}"))  # type: ignore[arg-type]
         made.update({buffer: f"k{i}" for buffer, way in flow if "out" in way})
     for i, slot in enumerate(program.role("output")):
         if slot.name in made:
@@ -177,11 +181,11 @@ def _groups(fusion: Any) -> Diagram:
     diagram = Diagram(fusion.graph.name)
     made: dict[Node, str] = {}
     sources = [n for n in fusion.graph.nodes if n.op.is_source and n.op.name != "constant"]
-    reads = {n for g in fusion.groups for n in g.reads}
     views = dict(fusion.views)
-    for i, node in enumerate(n for n in sources if n in reads or n in set(views.values())):
+    wanted = {n for g in fusion.groups for n in g.reads} | set(views.values())
+    for i, node in enumerate(n for n in sources if n in wanted):
         lines = (Line(truncate(node.name.rpartition("/")[2]), "name"), Line(truncate(str(node.type)), "shape"))
-        made[node] = diagram.add(Box(f"i{i}", node.op.name, lines, f"{node.op.name} {node.name}: {node.type}")).id  # type: ignore[arg-type]
+        made[node] = diagram.add(Box(f"i{i}", node.op.name, lines, f"{node.op.name} {node.name}: {node.type}")).id
     for group in fusion.groups:
         kind = group.template or ("contraction" if group.contraction else "reduction" if group.reduces else "pointwise")
         ops = [n for n in group.members if n.op.name != "constant"]

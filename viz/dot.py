@@ -107,10 +107,10 @@ def to_dot(diagram: Diagram, layout: Layout, theme: Theme) -> str:
         "saved": theme.saved,
     }
     for i, edge in enumerate(diagram.edges):
+        aside = edge.kind in ("correspondence", "saved")
         graph.edge(
-            edge.tail, edge.head, id=f"e{i}", style=styles[edge.kind], color=colours[edge.kind], constraint="false"
-            if edge.kind in ("correspondence", "saved") else "true", arrowhead="none" if edge.kind == "correspondence" else "normal",
-            tooltip=_plain(edge.tooltip),
+            edge.tail, edge.head, id=f"e{i}", style=styles[edge.kind], color=colours[edge.kind], tooltip=_plain(edge.tooltip),
+            constraint="false" if aside else "true", arrowhead="none" if edge.kind == "correspondence" else "normal",
         )  # fmt: skip
     return str(graph.source)
 

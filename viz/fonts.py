@@ -24,7 +24,6 @@ _FILES = {
     "sans": "DejaVuSans.ttf", "bold": "DejaVuSans-Bold.ttf", "italic": "DejaVuSans-Oblique.ttf", "mono": "DejaVuSansMono.ttf",
 }  # fmt: skip
 _WIDE = 1.06  # an em and a little, for signs that another font will draw
-_UNITS = 2048
 
 
 @lru_cache(maxsize=len(_FILES))

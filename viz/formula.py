@@ -140,8 +140,8 @@ _TOKEN = re.compile(r"\\[A-Za-z]+ ?|\\.|[{}^_]|[^\\{}^_]")
 def unicode_formula(latex: str) -> str:
     r"""LaTeX of the small kind as one line of Unicode.
 
-    >>> unicode_formula(r"e^{x} - \mathbf e_{y}"), unicode_formula(r"\overline{\mathrm{loss}}")
-    ('e^x - e_y', 'l̄ōs̄s̄')
+    >>> unicode_formula(r"e^{x} - \mathbf e_{y}"), unicode_formula(r"\ln(1 + v_{12})")
+    ('e^x - e_y', 'ln (1 + v₁₂)')
     """
     tokens = _TOKEN.findall(latex)
     text, _ = _sequence(tokens, 0)

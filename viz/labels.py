@@ -55,7 +55,7 @@ def measure(box: Box, theme: Theme) -> Label:
     for line, (w, h, ascent, size, formula) in zip(box.lines, rows, strict=True):
         placed.append(PlacedLine(line, -w / 2, top + ascent, w, size, _FONT[line.style], formula))
         top += h
-    pad = theme.size * (0.45 if box.role == "constant" else 0.7)
+    pad = theme.size * (0.45 if box.role == "constant" else 0.7) + (theme.stroke * 2.2 if box.role in DOUBLE else 0.0)
     if box.role in ROUND:
         # an ellipse around a w x h rectangle: semi-axes w/sqrt2 and h/sqrt2, drawn flatter and wider
         return Label(width * 1.25 + 2.2 * pad, height * 1.45 + 0.9 * pad, tuple(placed))

@@ -8,7 +8,7 @@ long edges pass through dummy boxes of no size.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from viz.engines import Gaps, Point, RawLayout
@@ -177,7 +177,11 @@ def _depths(net: _Net, extent: Mapping[str, tuple[float, float]], gaps: Gaps) ->
     return depth, at - gaps.rank
 
 
-def _route(chain, net, across, depth, extent, point):  # type: ignore[no-untyped-def]
+def _route(
+    chain: list[str], net: _Net, across: Mapping[str, float], depth: list[float],
+    extent: Mapping[str, tuple[float, float]], point: Callable[[float, float], Point],
+) -> list[Point]:  # fmt: skip
+    """One Bezier piece a rank, straight along the flow at each vertex."""
     ends = [(across[v], depth[net.rank[v]]) for v in chain]
     ends[0] = (ends[0][0], ends[0][1] + extent[chain[0]][1] / 2)
     ends[-1] = (ends[-1][0], ends[-1][1] - extent[chain[-1]][1] / 2)

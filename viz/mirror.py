@@ -262,7 +262,7 @@ def operand_rule(view: View, node: Node, position: int) -> str:
     if not isinstance(node.op.derivative, Partials):
         return found.replace(r"\,\mathbf 1", "")  # a scalar that spreads over a tensor reads better without its ones
     if found in ("1", "-1"):
-        return found[:-1] + g
+        return g if found == "1" else "{-}" + g  # a sign, not a difference
     return rf"{g} \cdot {_bracketed(found)}"
 
 
@@ -271,7 +271,7 @@ def _bracketed(latex: str) -> str:
     depth = 0
     for c in latex:
         depth += (c in "{(") - (c in "})")
-        if depth == 0 and c in "+-":
+        if latex.startswith("{-}") or (depth == 0 and c in "+-"):
             return f"({latex})"
     return latex
 

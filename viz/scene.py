@@ -294,9 +294,9 @@ def _captions(diagram: Diagram, layout: Layout, theme: Theme, bounds: tuple[floa
                 _line((x + 30 - r, mid - r * 0.5), (x + 30 - r, mid + r * 0.5), theme.backward, theme.stroke)
             )
         else:
-            group.shapes += _edge(
-                0, Edge("", "", kind), [(x, mid), (x + 12, mid), (x + 24, mid), (x + 36, mid)], theme
-            ).shapes  # type: ignore[arg-type]
+            line = Edge("", "", "saved" if kind == "saved" else "correspondence")
+            route = [(x, mid), (x + 12, mid), (x + 24, mid), (x + 36, mid)]
+            group.shapes += _edge(0, line, route, theme).shapes
         group.shapes.append(Text(x + 44, y, text, size * 0.85, "sans", theme.faint))
         groups.append(group)
         x += 44 + text_width(text, "sans", size * 0.85) + size * 1.8

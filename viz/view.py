@@ -11,7 +11,7 @@ work is linear and iterative. ::
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -299,9 +299,10 @@ def _own_constant(view: View, pair: tuple[str, str], position: int) -> tuple[str
 
 def _roots(view: View) -> None:
     """Boxes of the outputs and of the updates of variables, at the far end."""
-    shape: Callable[[Node], tuple[Line, ...]] = lambda n: (
-        (Line(truncate(str(n.type), 30), "shape"),) if view.shapes else ()
-    )  # noqa: E731
+
+    def shape(node: Node) -> tuple[Line, ...]:
+        return (Line(truncate(str(node.type), 30), "shape"),) if view.shapes else ()
+
     if len(view.graph.outputs) + len(view.graph.updates) > LIMIT:
         return
     for i, (key, node) in enumerate(view.graph.outputs.items()):

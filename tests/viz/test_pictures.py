@@ -216,7 +216,8 @@ def without_lines(text: str) -> str:
 
 
 HOSTILE = [
-    "</script><img src=x onerror=alert(1)>", "]]>&amp;<!--", 'a"b\'c\\d\n{e}$f^g_h%', "名前" * 20, "x" * 300, "\x00\x1b[31m", "|<r>|",
+    "</script><img src=x onerror=alert(1)>", "]]>&amp;<!--", 'a"b\'c\\d\n{e}$f^g_h%', "名前" * 20, "x" * 300,
+    "\x00\x1b[31m", "|<r>|",
 ]  # fmt: skip
 
 
