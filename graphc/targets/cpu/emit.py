@@ -34,7 +34,7 @@ from graphc.targets.cpu.lanes import Bank, Lanes, Point, Value
 from graphc.targets.cpu.llvm_text import Module, VType
 from graphc.targets.cpu.statements import cut, index_values, inside, only_summed, operands, within
 
-UNROLL = 4  # iterations of an innermost reduction loop that share one address computation
+UNROLL = 2  # iterations of an innermost reduction loop that share one address computation; 4 was no faster
 MAX_BODY = 256  # instances beyond which such a loop is not unrolled further
 MAX_CHUNKS = 32  # vectors of one lane loop that are printed side by side
 
