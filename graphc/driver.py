@@ -23,7 +23,7 @@ import numpy as np
 
 from graphc import interpreter, text
 from graphc.errors import CompileError, GraphError, TargetUnavailable
-from graphc.ir import Graph, Node
+from graphc.ir import Graph, Node, picture
 from graphc.loops.ir import LoopProgram
 from graphc.loops.text import print_program
 from graphc.specialise import specialise
@@ -264,9 +264,7 @@ class Program:
         return self._latest
 
     def _repr_svg_(self) -> str:
-        import importlib
-
-        return str(importlib.import_module("viz").to_svg(self.graph))
+        return picture(self.graph)
 
     def __repr__(self) -> str:
         return f"<Program {self.graph.name} for {self.options.target}: {len(self._specialisations)} specialisations>"

@@ -15,6 +15,7 @@ All traversals are iterative and linear in nodes and edges.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -159,6 +160,10 @@ class Node:
         label = f"%{self.name}" if self.name else f"%{self.uid}"
         where = f"  # {self.source.short}" if self.source else ""
         return f"<{label}: {self.type} = {self.op.name}({', '.join(f'%{i.name or i.uid}' for i in self.inputs)})>{where}"
+
+    def _repr_svg_(self) -> str:
+        """The picture that a notebook shows."""
+        return picture(self)
 
     def __bool__(self) -> bool:
         raise GraphError(
@@ -422,11 +427,20 @@ class Graph:
                 graph.add_edge(number[operand], i, operand=position)
         return graph
 
+    def _repr_svg_(self) -> str:
+        """The picture that a notebook shows."""
+        return picture(self)
+
     def __len__(self) -> int:
         return len(self.nodes)
 
     def __repr__(self) -> str:
         return f"<Graph {self.name}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
+
+
+def picture(what: Any) -> str:
+    """SVG of anything that can be drawn; the drawing package is loaded on first use, as nothing here depends on it."""
+    return str(importlib.import_module("viz").to_svg(what))
 
 
 def _same_variable(a: Node, b: Node) -> bool:
