@@ -30,7 +30,7 @@ err = Console(stderr=True)
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("graphc-demo"),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 30,
     seed: Annotated[int, typer.Option(help="Seed of weights, shuffling and split.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Worker threads.")] = None,
 ) -> None:

@@ -1,0 +1,5 @@
+"""``python -m graphc`` is the ``graphc`` command."""
+
+from graphc.cli import main
+
+main()
