@@ -1,0 +1,161 @@
+"""Every command: its main path, and what it says to wrong input."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from graphc.cli import main
+
+IR = """graph g(%x: f32[4]) {
+  %0: f32[4] = neg(%x)
+  %1: f32[4] = neg(%0)
+  %2: f32[4] = exp(%1)
+  return y = %2
+}
+"""
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error of one command."""
+    code: int | str | None = 0
+    try:
+        main(list(arguments))
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return int(code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def ir(tmp_path: Path) -> Path:
+    file = tmp_path / "g.ir"
+    file.write_text(IR)
+    return file
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for command in ("demo", "draw", "bench", "opt", "build", "doctor"):
+        assert command in out
+        assert run(capsys, command, "--help")[0] == 0
+
+
+def test_demo_trains_reports_and_ends_with_the_accuracy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "demo", "--out", str(tmp_path / "report"), "--epochs", "2")
+    assert code == 0
+    last = out.strip().splitlines()[-1]
+    found = re.fullmatch(r"validation accuracy (\d+\.\d)%", last)
+    assert found, last
+    assert float(found[1]) > 75
+    for word in ("interpreter", "JIT", "numpy by hand", "speed-up", "agreement", "report"):
+        assert word in out
+    report = tmp_path / "report"
+    page = (report / "index.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert not re.search(r'(src|href)="https?:', page)
+    for source in re.findall(r'(?:src|href)="([^"#]+)"', page):
+        assert (report / source).exists(), source
+    for stage in ("declared", "expand", "simplify", "fuse", "lower", "schedule"):
+        assert list((report / "passes").glob(f"*{stage}*.txt")), stage
+    assert list((report / "kernels").glob("*.ll"))
+    assert "graphc_step" in (report / "kernels" / "program.cu").read_text(encoding="utf-8")
+
+
+def test_demo_refuses_a_folder_that_is_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    code, _, err = run(capsys, "demo", "--out", str(tmp_path / "taken"), "--epochs", "1")
+    assert code == 1
+    assert "cannot write the report" in err
+    assert "Traceback" not in err
+
+
+def test_opt_simplifies_and_explains(capsys: pytest.CaptureFixture[str], ir: Path) -> None:
+    code, out, err = run(capsys, "opt", str(ir), "--passes", "simplify", "--explain")
+    assert code == 0
+    assert "neg" not in out
+    assert "exp(%x)" in out
+    assert "neg_neg x1" in err
+
+
+@pytest.mark.parametrize(
+    ("emit", "word"),
+    [("fusion", "group 0"), ("loops", "kernel k0"), ("llvm", "define"), ("asm", "graphc_entry"), ("cuda", "__global__"), ("trace", "simplify")],
+)  # fmt: skip
+def test_opt_emits_every_stage(capsys: pytest.CaptureFixture[str], ir: Path, emit: str, word: str) -> None:
+    code, out, _ = run(capsys, "opt", str(ir), "--emit", emit)
+    assert code == 0
+    assert word in out
+
+
+def test_opt_lists_passes_with_their_rules(capsys: pytest.CaptureFixture[str], ir: Path) -> None:
+    _, out, _ = run(capsys, "opt", str(ir), "--list")
+    assert "neg(neg(x)) -> x [exact]" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("opt", "missing.ir"), "missing.ir"),
+        (("opt", "{ir}", "--passes", "simplfy"), "no pass is named 'simplfy'"),
+        (("opt", "{ir}", "--emit", "ptx"), "cannot emit 'ptx'"),
+        (("opt", "{bad}"), "bad.ir"),
+        (("draw", "nothing", "{tmp}/x.svg"), "no model is named 'nothing'"),
+        (("draw", "mlp", "{tmp}/x.gif"), ".gif"),
+        (("draw", "{py}:lost", "{tmp}/x.svg"), "has no 'lost'"),
+        (("build", "mlp"), "the size of batch is open"),
+        (("build", "mlp", "--size", "batch=many"), "no size"),
+        (("build", "mlp", "--target", "wasm"), "unknown target 'wasm'"),
+        (("bench", "--peers", "fortran"), "unknown peer 'fortran'"),
+        (("bench", "--sizes", "abc"), "no layer sizes"),
+    ],
+)
+def test_mistakes_end_in_one_clear_error(
+    capsys: pytest.CaptureFixture[str], ir: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    (tmp_path / "bad.ir").write_text(IR.replace("exp(", "exq("))
+    (tmp_path / "m.py").write_text("import graphc\nx = graphc.input('x', (2,))\n")
+    places = {"ir": ir, "tmp": tmp_path, "bad": tmp_path / "bad.ir", "py": tmp_path / "m.py"}
+    code, _, err = run(capsys, *(a.format(**places) for a in arguments))
+    assert code == 1
+    flat = " ".join(err.split())
+    assert flat.startswith("error:")
+    assert words in flat or "exq" in flat
+    assert "Traceback" not in err
+
+
+def test_draw_a_file_s_value(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text("import graphc\nx = graphc.input('x', (2,))\nloss = graphc.sum(graphc.tanh(x))\n")
+    code, out, _ = run(capsys, "draw", str(tmp_path / "m.py"), str(tmp_path / "m.svg"), "--backward")
+    assert code == 0
+    assert "wrote" in out
+    assert "tanh" in (tmp_path / "m.svg").read_text(encoding="utf-8")
+
+
+def test_build_writes_one_cuda_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, _ = run(capsys, "build", "mlp", "--size", "batch=17", "--out", str(tmp_path / "mlp.cu"))
+    assert code == 0
+    assert 'extern "C" int graphc_step' in (tmp_path / "mlp.cu").read_text(encoding="utf-8")
+
+
+def test_bench_checks_times_and_records(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    arguments = ("bench", "--sizes", "20-16-4", "--batch", "8", "--rounds", "3", "--threads", "1", "--json", str(file))
+    code, out, _ = run(capsys, *arguments, "--kernels")
+    assert code == 0
+    assert "numpy by hand" in out
+    assert "losses agree" in out
+    record = json.loads(file.read_text())
+    assert record["seconds"]["graphc"]["median"] > 0
+    assert record["disagreement"] < 1e-3
+
+
+def test_doctor_tells_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0
+    for word in ("Python", "LLVM", "Graphviz", "CUDA", "numpy", "vectors"):
+        assert word in out
