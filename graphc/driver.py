@@ -131,7 +131,7 @@ class Program:
         if found is None:
             arrays, sizes = interpreter.check_inputs(self.graph, inputs)
             found = self.specialise(sizes)
-            arrays = {n: np.asarray(a, order="C") for n, a in arrays.items()}
+            arrays = {n: np.require(a, requirements=("C", "A", "E")) for n, a in arrays.items()}
         outputs = self._run(found, arrays)
         return next(iter(outputs.values())) if self._single else outputs
 
@@ -149,7 +149,10 @@ class Program:
         for name in self._names:
             array = inputs[name]
             expected = found.types[name][0]
-            if type(array) is not np.ndarray or array.dtype != expected or not array.flags.c_contiguous:
+            if type(array) is not np.ndarray or array.dtype != expected:
+                return {}, None
+            flags = array.flags
+            if not (flags.c_contiguous and flags.aligned):
                 return {}, None
         return dict(inputs), found
 
@@ -476,9 +479,9 @@ class Profile:
 
 def _profile(program: Program, repeats: int, inputs: Mapping[str, Any]) -> Profile:
     current = program._current()
-    loops = program.loops
     if program.options.target != "cpu":
         raise TargetUnavailable("profiles are made on the cpu target", help='compile with target="cpu"')
+    loops = program.loops
     given = {n: np.asarray(inputs[n], order="C") for n in inputs}
     for name, (dtype, shape) in current.types.items():
         given.setdefault(name, np.zeros(shape, dtype))

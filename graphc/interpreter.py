@@ -178,8 +178,8 @@ def _array(node: Node, value: Any) -> np.ndarray:
         array = np.from_dlpack(value) if typed and not hasattr(value, "__array__") else np.asarray(value)
     except (TypeError, ValueError) as error:
         raise InputError(f"input {node.name} is no array: {error}", source=node.source) from error
-    if array.dtype == wanted:
-        return array if array.dtype.isnative else array.astype(wanted)
+    if array.dtype.newbyteorder("=") == wanted:
+        return array.astype(wanted, copy=False)  # copies only what is in the other byte order
     if typed or not _castable(array, wanted):
         raise InputError(
             f"input {node.name} is {array.dtype}, declared as {node.type}{_where(node)}",
