@@ -1,9 +1,9 @@
 """The verifier of the loop IR: kernels and programs enter, nothing leaves unless a rule is broken.
 
-Checked: single assignment within a scope (blocks side by side may use one name); operand dtypes by
-the primitives' rules; every address inside its buffer, by the ranges of loop variables and the bounds in force; stores only to what may be written; accumulators (never across a
-parallel loop, running reads in serial loops only); no shadowed loop variables. Invariant: a kernel that passes needs no
-checks at run time except its guards.
+Checked: single assignment within a scope (blocks side by side may use one name); operand dtypes by the primitives'
+rules; every address inside its buffer, by the ranges of loop variables and the bounds in force; stores only to what may
+be written; accumulators (never across a parallel loop, running reads in serial loops only); no shadowed loop variables.
+Invariant: a kernel that passes needs no checks at run time except its guards.
 
 >>> from graphc.loops.parse import parse_kernel
 >>> verify_kernel(parse_kernel('''kernel bad(in x: f32[4], out y: f32[4]) {
