@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphc import nn
 from graphc.errors import GraphcError
 from graphc.ir import Graph
 from graphc.loops.text import print_kernel
@@ -25,7 +26,7 @@ body { font: 17px/1.55 system-ui, sans-serif; color: var(--ink); background: var
   padding: 1.5rem; }
 h1 { font-size: 1.9rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); } a { color: var(--accent); }
 figure { margin: 1rem 0; overflow-x: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .5rem; }
-figure img { max-width: 100%; height: auto; display: block; margin: auto; }
+figure img { max-width: 100%; max-height: 92vh; height: auto; width: auto; display: block; margin: auto; }
 figcaption { color: #333; font-size: .9rem; }
 table { border-collapse: collapse; margin: 1rem 0; } th, td { border: 1px solid var(--line); padding: .3rem .7rem; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
@@ -92,8 +93,9 @@ def _training(folder: Path, timing: StepTimes, history: Any, accuracy: float, se
 def _graphs(folder: Path, model: Model) -> tuple[str, str, str]:
     from viz import draw
 
-    draw(model.loss, folder / "pictures" / "forward.svg")
-    draw(model.loss, folder / "pictures" / "backward.svg", backward=True)
+    loss = nn.with_phase(model.loss, training=False)  # without the random bits of dropout
+    draw(loss, folder / "pictures" / "forward.svg")
+    draw(loss, folder / "pictures" / "backward.svg", backward=True)
     return (
         "graphs",
         "Forward and backward",
