@@ -71,5 +71,7 @@ def _step(kind: int, a: Node, b: Node, index: Node) -> Node:
         case 12:
             return ops.pad(a, [(1, 0)] * a.ndim, 0.5)[(slice(1, None),) * a.ndim] * b
         case 13 if matrix and a.shape == b.shape:
-            return ops.mean(ops.concatenate([a, b], axis=1), axis=1, keepdims=True) + ops.cast(ops.argmax(a, axis=1, keepdims=True), "float32")
+            return ops.mean(ops.concatenate([a, b], axis=1), axis=1, keepdims=True) + ops.cast(
+                ops.argmax(a, axis=1, keepdims=True), "float32"
+            )
     return ops.where(a > b, a, b * 0.25)

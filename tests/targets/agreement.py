@@ -85,7 +85,9 @@ def equal(got: Array, want: Array) -> bool:
 
 def within(rtol: float, atol: float | None = None) -> Callable[[Array, Array], bool]:
     """Close, relatively or absolutely."""
-    return lambda got, want: bool(np.allclose(got, want, rtol=rtol, atol=rtol if atol is None else atol, equal_nan=True))
+    return lambda got, want: bool(
+        np.allclose(got, want, rtol=rtol, atol=rtol if atol is None else atol, equal_nan=True)
+    )
 
 
 def ulps(bound: int) -> Callable[[Array, Array], bool]:

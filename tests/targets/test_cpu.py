@@ -134,7 +134,9 @@ def test_reductions_meet_nan_and_infinities_in_every_place(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_integers_wrap_and_never_trap(dtype: str, bits: int) -> None:
     info = np.iinfo(dtype)
-    values = sorted({0, 1, 2, 3, 7, info.max, info.max - 1, info.min, info.min + 1, *((-1, -2, -7) if info.min else ())})
+    values = sorted(
+        {0, 1, 2, 3, 7, info.max, info.max - 1, info.min, info.min + 1, *((-1, -2, -7) if info.min else ())}
+    )
     a, b = pairs(values, dtype)
     batch = Batch()
     for name in ("add", "sub", "mul", "floordiv", "mod", "maximum", "minimum", "and", "or", "xor", *COMPARISONS):
