@@ -23,6 +23,7 @@ _OWN = tuple(
     os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), name) + os.sep
     for name in ("graphc", "passes", "viz")
 )
+_EXAMPLES = os.path.join(_OWN[0], "cli") + os.sep  # the demo and the examples declare models as a user does
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def capture() -> Source | None:
     last = frame
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_OWN) and not name.startswith("<frozen"):
+        if name.startswith(_EXAMPLES) or not name.startswith((*_OWN, "<frozen")):
             return Source(name, frame.f_lineno, _scope.get())
         last, frame = frame, frame.f_back  # type: ignore[assignment]
     return Source(last.f_code.co_filename, last.f_lineno, _scope.get())

@@ -103,6 +103,17 @@ def test_a_graph_with_updates_alone() -> None:
     np.testing.assert_array_equal(v.attrs["variable"].value, [[2, 0], [0, 2]])
 
 
+@pytest.mark.parametrize("fuse", [True, False])
+def test_an_old_value_that_is_read_after_the_new_one_is_not_overwritten(fuse: bool) -> None:
+    w, x = ops.parameter("w", (4, 4), values(4, 4)), ops.input("x", (4, 4))
+    old = w.attrs["variable"].value.copy()
+    new = w + x
+    program = compiled({"late": w * ops.sum(new @ new)}, updates={w: new}, fuse=fuse)
+    late = program(x=np.ones((4, 4), np.float32))["late"]
+    np.testing.assert_allclose(late, old * ((old + 1) @ (old + 1)).sum(), rtol=1e-4)
+    np.testing.assert_array_equal(w.attrs["variable"].value, old + 1)
+
+
 def test_a_value_set_from_outside_is_seen() -> None:
     w = ops.parameter("w", (2,), [1.0, 2.0])
     program = compiled(w + 1.0)

@@ -128,11 +128,12 @@ def main(arguments: list[str] | None = None) -> None:
         err.print("[bold red]error[/]:", end=" ")
         err.print(str(error), markup=False, highlight=False)
         raise SystemExit(1) from None
-    except FileNotFoundError as error:
-        if debug:
+    except OSError as error:
+        if debug or error.filename is None:
             raise
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         err.print("[bold red]error[/]:", end=" ")
-        err.print(f"{error.filename}: no such file", markup=False, highlight=False)
+        err.print(f"{error.filename}: {reason}", markup=False, highlight=False)
         raise SystemExit(1) from None
     except KeyboardInterrupt as error:
         for note in getattr(error, "__notes__", []):

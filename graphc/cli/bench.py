@@ -47,7 +47,8 @@ def run_bench(
     hand = times["numpy by hand"].median
     table = Table(title=f"training step, MLP {work.name}, {used} thread{'s' * (used > 1)}")
     for column in ("executor", "ms a step", "spread", "GFLOP/s", "against numpy by hand", "compile s", "note"):
-        table.add_column(column, justify="left" if column in ("executor", "note") else "right")
+        left = column in ("executor", "note")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column == "executor")
     for c in found:
         t = times[c.name]
         seconds = "" if c.compile_seconds is None else f"{c.compile_seconds:.2f}"

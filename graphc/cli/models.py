@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import graphc
 from graphc import nn, ops
-from graphc.errors import GraphError
+from graphc.errors import GraphcError, GraphError
 from graphc.ir import Graph, Node
 from graphc.text import parse_graph
 
@@ -61,13 +62,25 @@ def load_model(words: str) -> Any:
     path, _, name = words.partition(":")
     file = Path(path)
     if file.suffix == ".ir":
-        return parse_graph(file.read_text(encoding="utf-8"))
+        return parse_graph(read_ir(file))
     if file.suffix != ".py":
         raise GraphError(
             f"no model is named {words!r}",
             help=f"give file.py:name, file.ir, or an example: {', '.join(EXAMPLES)}",
         )
     return _from_python(file, name)
+
+
+def read_ir(file: Path) -> str:
+    """The text of an IR file.
+
+    Raises:
+        GraphError: the file holds no text.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise GraphError(f"{file} is no IR text: byte {error.start} is not UTF-8") from None
 
 
 def _from_python(file: Path, name: str) -> Any:
@@ -79,6 +92,13 @@ def _from_python(file: Path, name: str) -> Any:
     sys.path.insert(0, str(file.parent.resolve()))
     try:
         spec.loader.exec_module(module)
+    except GraphcError:
+        raise
+    except Exception as error:  # whatever the user's file raises is theirs to see, without our frames
+        raise GraphError(
+            f"{file} cannot be run{_line(error, file)}: {type(error).__name__}: {error}",
+            help="run it with python, or add --debug, to see the whole traceback",
+        ) from error
     finally:
         sys.path.pop(0)
     models = [k for k, v in vars(module).items() if isinstance(v, (Node, Graph)) and not k.startswith("_")]
@@ -88,6 +108,14 @@ def _from_python(file: Path, name: str) -> Any:
         known = ", ".join(models) or "no symbolic value at all"
         raise GraphError(f"{file} has no {name!r}", help=f"it has: {known}")
     return getattr(module, name)
+
+
+def _line(error: Exception, file: Path) -> str:
+    """`` (line 12)``: the last line of ``file`` that was running when ``error`` was raised."""
+    if isinstance(error, SyntaxError):
+        return f" (line {error.lineno})"
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).name == file.name]
+    return f" (line {lines[-1]})" if lines else ""
 
 
 def as_graph(model: Any, name: str = "model") -> Graph:

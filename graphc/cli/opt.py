@@ -8,6 +8,7 @@ from typing import cast
 
 from rich.console import Console
 
+from graphc.cli.models import read_ir
 from graphc.driver import Check, Options, build_loops, cuda_source, schedule
 from graphc.driver import compile as compile_program
 from graphc.errors import GraphError
@@ -41,7 +42,7 @@ def run_opt(out: Console, err: Console, file: Path, names: str, emit: str, check
         raise GraphError(f"cannot emit {emit!r}", help=f"choose one of {', '.join(EMIT)}")
     if check not in ("off", "verify", "every-pass"):
         raise GraphError(f"unknown check {check!r}", help="choose off, verify or every-pass")
-    text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    text = sys.stdin.read() if str(file) == "-" else read_ir(file)
     graph, trace = parse_graph(text), Trace()
     graph = _pipeline(names).run(graph, check=cast(Check, check), trace=trace)
     out.print(_emit(graph, emit, trace), markup=False, highlight=False, soft_wrap=True)

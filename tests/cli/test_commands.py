@@ -60,6 +60,8 @@ def test_demo_trains_reports_and_ends_with_the_accuracy(capsys: pytest.CaptureFi
     assert not re.search(r'(src|href)="https?:', page)
     for source in re.findall(r'(?:src|href)="([^"#]+)"', page):
         assert (report / source).exists(), source
+    assert "from demo.py:" in page
+    assert not re.search(r"from (?!demo\.py)\w+\.py:", page), "a kernel leads back to a line that is not the model's"
     for stage in ("declared", "expand", "simplify", "fuse", "lower", "schedule"):
         assert list((report / "passes").glob(f"*{stage}*.txt")), stage
     assert list((report / "kernels").glob("*.ll"))
@@ -104,6 +106,12 @@ def test_opt_lists_passes_with_their_rules(capsys: pytest.CaptureFixture[str], i
         (("opt", "{ir}", "--passes", "simplfy"), "no pass is named 'simplfy'"),
         (("opt", "{ir}", "--emit", "ptx"), "cannot emit 'ptx'"),
         (("opt", "{bad}"), "bad.ir"),
+        (("opt", "{tmp}"), "Is a directory"),
+        (("opt", "{binary}"), "is no IR text"),
+        (("draw", "{binary}", "{tmp}/x.svg"), "is no IR text"),
+        (("draw", "{raises}:x", "{tmp}/x.svg"), "raises.py cannot be run (line 2): ZeroDivisionError"),
+        (("draw", "{syntax}:x", "{tmp}/x.svg"), "syntax.py cannot be run (line 1): SyntaxError"),
+        (("build", "mlp", "--size", "batch=2", "--out", "{tmp}"), "Is a directory"),
         (("draw", "nothing", "{tmp}/x.svg"), "no model is named 'nothing'"),
         (("draw", "mlp", "{tmp}/x.gif"), ".gif"),
         (("draw", "{py}:lost", "{tmp}/x.svg"), "has no 'lost'"),
@@ -119,12 +127,21 @@ def test_mistakes_end_in_one_clear_error(
 ) -> None:
     (tmp_path / "bad.ir").write_text(IR.replace("exp(", "exq("))
     (tmp_path / "m.py").write_text("import graphc\nx = graphc.input('x', (2,))\n")
-    places = {"ir": ir, "tmp": tmp_path, "bad": tmp_path / "bad.ir", "py": tmp_path / "m.py"}
+    (tmp_path / "binary.ir").write_bytes(b"\xff\xfe")
+    (tmp_path / "raises.py").write_text("x = 1\nx / 0\n")
+    (tmp_path / "syntax.py").write_text("def f(:\n")
+    files = {"binary": "binary.ir", "raises": "raises.py", "syntax": "syntax.py"}
+    places = {name: tmp_path / file for name, file in files.items()} | {
+        "ir": ir,
+        "tmp": tmp_path,
+        "bad": tmp_path / "bad.ir",
+        "py": tmp_path / "m.py",
+    }
     code, _, err = run(capsys, *(a.format(**places) for a in arguments))
     assert code == 1
-    flat = " ".join(err.split())
+    flat = "".join(err.split())  # a narrow terminal breaks lines anywhere
     assert flat.startswith("error:")
-    assert words in flat or "exq" in flat
+    assert words.replace(" ", "") in flat or "exq" in flat
     assert "Traceback" not in err
 
 

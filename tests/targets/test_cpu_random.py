@@ -22,25 +22,58 @@ def agree(graph: Graph, arrays: dict[str, np.ndarray], options: dict[str, object
     state = [p.attrs["variable"] for p in graph.parameters]
     before = [v.value.copy() for v in state]
     want, updates = interpreter.run_with_updates(graph, arrays)
+    noise = sensitivity(graph, arrays, want, updates)
     program = graphc.compile(graph, cache=False, check=check, **options)  # type: ignore[arg-type]
     given_ = {node.name: arrays[node.name] for node in graph.inputs}
     kept = {name: array.copy() for name, array in given_.items()}
     for _ in range(2):  # a second call on the same state must not see what the first one left in its arena
         got = program(**given_)
         for name, value in want.items():
-            _close(got[name], value, name)
+            _close(got[name], value, name, noise)
         for variable in state:
-            _close(variable.value, updates.get(variable, before[state.index(variable)]), variable.name)
+            _close(variable.value, updates.get(variable, before[state.index(variable)]), variable.name, noise)
         for variable, old in zip(state, before, strict=True):
             variable.value = old
     for name, array in kept.items():
         np.testing.assert_array_equal(given_[name], array, err_msg=f"input {name} was changed")
 
 
-def _close(got: np.ndarray, want: np.ndarray, name: str) -> None:
+def sensitivity(
+    graph: Graph, arrays: dict[str, np.ndarray], want: dict[str, np.ndarray], updates: dict[graphc.ir.Variable, np.ndarray]
+) -> float:
+    """How far the oracle itself moves, relative to its largest value, when inputs and parameters move by one part in 10^6.
+
+    A random chain of thirty ops may be ill-conditioned; then two right answers differ by more than a few roundings.
+    """
+    rng = np.random.default_rng(0)
+
+    def moved(array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind != "f":
+            return array
+        return (array * (1 + 1e-6 * rng.choice([-1, 1], array.shape))).astype(array.dtype)
+
+    state = [p.attrs["variable"] for p in graph.parameters]
+    before = [v.value for v in state]
+    worst = 0.0
+    for _ in range(3):
+        for variable, value in zip(state, before, strict=True):
+            variable.value = moved(value)
+        near, near_updates = interpreter.run_with_updates(graph, {n: moved(a) for n, a in arrays.items()})
+        pairs = [(near[n], want[n]) for n in want] + [(near_updates[v], updates[v]) for v in updates]
+        for a, b in pairs:
+            if b.size and b.dtype.kind == "f" and np.isfinite(a).all() and np.isfinite(b).all():
+                distance = np.abs(a.astype(np.float64) - b).max() / max(float(np.abs(b).max()), 1.0)
+                worst = max(worst, float(distance))
+    for variable, value in zip(state, before, strict=True):
+        variable.value = value
+    return worst
+
+
+def _close(got: np.ndarray, want: np.ndarray, name: str, noise: float) -> None:
     assert got.dtype == want.dtype
     scale = max(float(np.abs(want).max(initial=0)), 1.0)
-    np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-4 * scale, err_msg=name)
+    tolerance = max(2e-4, 10 * noise)
+    np.testing.assert_allclose(got, want, rtol=2e-4, atol=tolerance * scale, err_msg=name)
 
 
 def with_gradients(case: Case) -> Case:

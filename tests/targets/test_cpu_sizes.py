@@ -49,7 +49,7 @@ def test_pointwise_and_reductions_of_every_size(bits: int, threads: int) -> None
 def test_rows_of_every_size(bits: int) -> None:
     batch = Batch()
     for n in SIZES[1:-1]:
-        for rows in (1, 7, 17) if n < 20 else (3,):
+        for rows in (7,) if n not in (8, 17) else (1, 17):
             x = normal(rows, n, seed=n) * 4
             label = (np.arange(rows) * 5 % n).astype(np.int32)
             near = within(3e-5)
@@ -94,7 +94,7 @@ def test_movement_of_every_size(bits: int) -> None:
 
 def _triples(seed: int) -> list[tuple[int, int, int]]:
     """All sides against each other in pairs, without the full product of three."""
-    chosen = np.random.default_rng(seed).permutation(list(itertools.product(SIDES, repeat=3)))[:40]
+    chosen = np.random.default_rng(seed).permutation(list(itertools.product(SIDES, repeat=3)))[:24]
     corners = [(0, 3, 4), (3, 0, 4), (3, 4, 0), (1, 1, 1), (100, 1, 1), (1, 100, 1), (1, 1, 100), (6, 16, 100)]
     return corners + [(int(m), int(n), int(k)) for m, n, k in chosen]
 
