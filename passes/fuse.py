@@ -317,6 +317,9 @@ class _Fuser:
             self.refuse(what, "it reads other elements of a value that the group itself makes", node, *elsewhere)
             return None
         again = self.plan(node, elsewhere)
+        if any(isinstance(m.op.lowering, declare.Gather) and m.inputs[0] in again.members for m in again.members):
+            self.refuse(what, "a gather reads its table from memory", node, *elsewhere)
+            return None
         bad = again.violators or any(
             again.reads[r] != {identity_index(variables, r.ndim)} for r in again.reads if r in inside
         )

@@ -202,3 +202,10 @@ def programs(draw: st.DrawFn) -> tuple[Graph, dict[str, np.ndarray]]:
 def test_random_graphs(case: tuple[Graph, dict[str, np.ndarray]], fused: bool) -> None:
     graph, arrays = case
     agree(graph, arrays, fused=fused, rtol=2e-4)
+
+
+def test_a_table_that_the_group_itself_makes_is_gathered_from_memory() -> None:
+    x, i = ops.input("x", (1, 1)), ops.input("i", (3,), dtype="int32")
+    table = (x + x) * 0.5
+    y = table + ops.mean(ops.take(table, i, axis=0), axis=0)
+    agree(Graph("table", {"y": y}), {"x": np.float32([[3]]), "i": np.int32([0, 0, -1])})
