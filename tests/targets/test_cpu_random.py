@@ -100,7 +100,7 @@ def test_gradients_of_random_graphs(case: Case, options: dict[str, object]) -> N
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(programs(30), OPTIONS, st.booleans())
 def test_many_random_graphs(case: Case, options: dict[str, object], derived: bool) -> None:
     agree(*(with_gradients(case) if derived else case), options, check="verify")
