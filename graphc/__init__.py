@@ -15,6 +15,7 @@ cycles. Every function of :mod:`graphc.ops` is also a name of this package.
 
 from __future__ import annotations
 
+import builtins
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     """Load a public name on first use."""
+    if name == "__all__":  # a star import must not replace sum, compile and their like
+        return [n for n in __dir__() if not n.startswith("__") and not hasattr(builtins, n)]
     if name.startswith("__"):
         raise AttributeError(name)
     if name in _ALIASES:

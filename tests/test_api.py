@@ -112,3 +112,8 @@ def test_a_graph_declared_from_a_function_equals_the_values() -> None:
     got = graphc.compile(f)(x=value)
     (result,) = got.values() if isinstance(got, dict) else (got,)
     np.testing.assert_allclose(np.asarray(result), np.tanh(value).sum(axis=1), rtol=1e-5, atol=1e-6)
+
+
+def test_a_star_import_keeps_python_s_own_names() -> None:
+    code = "from graphc import *; print(sum([1, 2]), grad.__module__, 'tanh' in globals(), 'compile' in globals())"
+    assert run_python(code).split() == ["3", "passes.differentiate", "True", "False"]

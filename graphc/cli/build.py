@@ -25,6 +25,10 @@ def run_build(out: Console, err: Console, model: str, output: Path, target: str,
         raise GraphError(f"unknown target {target!r}", help=f"choose one of {', '.join(TARGETS)}")
     graph = as_graph(load_model(model))
     given = _sizes(sizes)
+    unknown = sorted(set(given) - graph.symbols)
+    if unknown:
+        known = ", ".join(sorted(graph.symbols)) or "none"
+        raise GraphError(f"{model} has no open size {', '.join(unknown)}", help=f"its open sizes: {known}")
     missing = sorted(graph.symbols - set(given))
     if missing:
         raise GraphError(f"the size of {', '.join(missing)} is open", help=f"give it: --size {missing[0]}=128")
@@ -33,7 +37,8 @@ def run_build(out: Console, err: Console, model: str, output: Path, target: str,
     if str(output) == "-":
         out.print(text, markup=False, highlight=False, soft_wrap=True)
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.parent.is_dir():
+        raise GraphError(f"there is no folder {output.parent}", help="make it first, or write to another place")
     output.write_text(text, encoding="utf-8")
     err.print(f"wrote {output}")
 

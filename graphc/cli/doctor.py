@@ -69,7 +69,7 @@ def _graphviz() -> str:
 def _cuda() -> list[tuple[str, str]]:
     from graphc.targets.cuda.build import toolchains
 
-    rows = [("CUDA compiler", "; ".join(str(t) for t in toolchains()))]
+    rows = [("CUDA compiler", "; ".join(f"{t.name}: {t.detail}" for t in toolchains()))]
     try:
         from graphc.targets.cuda.launch import cuda_device
 

@@ -117,6 +117,8 @@ def test_opt_lists_passes_with_their_rules(capsys: pytest.CaptureFixture[str], i
         (("draw", "{py}:lost", "{tmp}/x.svg"), "has no 'lost'"),
         (("build", "mlp"), "the size of batch is open"),
         (("build", "mlp", "--size", "batch=many"), "no size"),
+        (("build", "mlp", "--size", "batch=2", "--size", "rows=4"), "has no open size rows"),
+        (("build", "mlp", "--size", "batch=2", "--out", "{tmp}/no/x.cu"), "there is no folder"),
         (("build", "mlp", "--target", "wasm"), "unknown target 'wasm'"),
         (("bench", "--peers", "fortran"), "unknown peer 'fortran'"),
         (("bench", "--sizes", "abc"), "no layer sizes"),
