@@ -285,7 +285,13 @@ def cast_widened(node: Node) -> Node | None:
     return REGISTRY["cast"](inner.inputs[0], dtype=node.dtype)
 
 
-_WIDENINGS = {("int32", int64.name), ("int32", "float64"), ("float32", "float64"), ("uint32", "int64"), ("uint32", "float64")}
+_WIDENINGS = {
+    ("int32", int64.name),
+    ("int32", "float64"),
+    ("float32", "float64"),
+    ("uint32", "int64"),
+    ("uint32", "float64"),
+}
 
 
 @rule("exact", on="stop_gradient")

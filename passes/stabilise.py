@@ -138,7 +138,11 @@ def _spread_along(node: Node, summed: Node, axis: int) -> bool:
     unit = (*shape[:axis], 1, *shape[axis + 1 :])
     while node is not summed:
         inner = node.inputs[0]
-        if node.op.name == "broadcast" and inner.shape not in (unit, node.shape) and not (axis == 0 and inner is summed):
+        if (
+            node.op.name == "broadcast"
+            and inner.shape not in (unit, node.shape)
+            and not (axis == 0 and inner is summed)
+        ):
             return False
         if node.op.name == "reshape" and node.shape != unit:
             return False
@@ -185,4 +189,6 @@ def log_of_cosh(x: Node) -> Rewrite:
 
 RULES: tuple[Rule, ...] = tuple(v for v in list(globals().values()) if isinstance(v, Rule))
 
-stabilise = RewritePass("stabilise", RULES, why="composites such as softmax are still whole, so their logarithms can be seen")
+stabilise = RewritePass(
+    "stabilise", RULES, why="composites such as softmax are still whole, so their logarithms can be seen"
+)

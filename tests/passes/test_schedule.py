@@ -11,7 +11,9 @@ from graphc.loops.interpreter import run_kernel
 from graphc.loops.ir import For, Kernel
 from graphc.loops.schedule import loops_of
 from graphc.loops.verify import verify_kernel
-from passes.schedule import Segment, blocks, even_blocks, register_tile, schedule_cpu
+from passes.bands import Segment, blocks, even_blocks
+from passes.schedule import schedule_cpu
+from passes.tiles import register_tile
 from tests.loops.samples import TEXTS, random_arrays, sample
 
 EXTENTS = st.sampled_from([0, 1, 2, 7, 8, 9, 17, 33, 70])
