@@ -45,6 +45,8 @@ _EXPORTS: dict[str, str] = {
     # running
     "compile": "graphc.driver",
     "Program": "graphc.driver",
+    "Profile": "graphc.profile",
+    "roofline": "graphc.targets.cpu.roofline",
     "Trainer": "graphc.train",
     "seed": "graphc.init",
     # text
@@ -70,6 +72,7 @@ _MODULES = [
     "nn",
     "ops",
     "optim",
+    "profile",
     "provenance",
     "random",
     "rewrite",
@@ -91,7 +94,9 @@ if TYPE_CHECKING:
     from graphc.init import seed
     from graphc.ir import Graph, Node
     from graphc.ops import *  # noqa: F403
+    from graphc.profile import Profile
     from graphc.provenance import scope
+    from graphc.targets.cpu.roofline import roofline
     from graphc.text import parse_graph, print_graph
     from graphc.train import Trainer
     from graphc.types import bool_, float32, float64, int32, int64, uint32

@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import perf_counter
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from graphc import interpreter, text
-from graphc.errors import CompileError, GraphError, TargetUnavailable
+from graphc.errors import CompileError, GraphError
 from graphc.ir import Graph, Node, picture
 from graphc.loops.ir import LoopProgram
 from graphc.loops.text import print_program
@@ -35,6 +35,9 @@ from passes.lower import lower
 from passes.memory import plan_memory
 from passes.pack import pack_panels
 from passes.schedule import schedule_cpu
+
+if TYPE_CHECKING:
+    from graphc.profile import Profile
 
 Target: TypeAlias = Literal["interpreter", "cpu", "cuda"]
 Check: TypeAlias = Literal["off", "verify", "every-pass"]
@@ -253,9 +256,24 @@ class Program:
     def profile(self, repeats: int = 20, **inputs: Any) -> Profile:
         """Time every kernel on the given inputs (zeros and the variables' present values where none are given).
 
-        Variables keep their values. See :class:`Profile`.
+        Variables keep their values. See :class:`graphc.profile.Profile`.
+
+        Raises:
+            TargetUnavailable: another target than "cpu". InputError: inputs that the program does not take.
         """
-        return _profile(self, repeats, inputs)
+        from graphc.profile import profile_program
+
+        return profile_program(self, repeats, inputs)
+
+    def current(self, inputs: Mapping[str, Any] | None = None) -> Specialisation:
+        """The specialisation for these inputs (all of them given), else the latest.
+
+        Raises:
+            GraphError: the program has not been compiled for any sizes yet.
+        """
+        if inputs and inputs.keys() == self._expected:
+            return self.specialise(interpreter.check_inputs(self.graph, inputs)[1])
+        return self._current()
 
     def _current(self) -> Specialisation:
         if self._latest is None:
@@ -439,72 +457,8 @@ def cuda_source(graph: Graph, options: Options) -> str:
     return program_source(build_loops(graph, replace(options, target="cuda"), Trace()))
 
 
-# --- profile -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ProfileRow:
-    """One launch: its kernel, median seconds, bytes it reads and writes, and the user's lines behind it."""
-
-    kernel: str
-    seconds: float
-    bytes: int
-    sources: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Kernel times of a program, slowest first in :meth:`table`."""
-
-    rows: tuple[ProfileRow, ...]
-
-    @property
-    def seconds(self) -> float:
-        return sum(r.seconds for r in self.rows)
-
-    def table(self) -> str:
-        """Rows as text: microseconds, share, GB/s, the user's lines."""
-        total = self.seconds or 1.0
-        lines = [f"{'kernel':32} {'us':>9} {'share':>6} {'GB/s':>7}  from"]
-        for r in sorted(self.rows, key=lambda r: -r.seconds):
-            rate = r.bytes / r.seconds / 1e9 if r.seconds else 0.0
-            lines.append(
-                f"{r.kernel:32} {r.seconds * 1e6:9.1f} {r.seconds / total:6.1%} {rate:7.2f}  {', '.join(r.sources[:3])}"
-            )
-        return "\n".join(lines)
-
-    def __str__(self) -> str:
-        return self.table()
-
-
-def _profile(program: Program, repeats: int, inputs: Mapping[str, Any]) -> Profile:
-    current = program._current()
-    if program.options.target != "cpu":
-        raise TargetUnavailable("profiles are made on the cpu target", help='compile with target="cpu"')
-    loops = program.loops
-    given = {n: np.asarray(inputs[n], order="C") for n in inputs}
-    for name, (dtype, shape) in current.types.items():
-        given.setdefault(name, np.zeros(shape, dtype))
-    saved = [v.copy() for v in current.variables]
-    results = [np.empty(shape, dtype) for _, shape, dtype in current.results]
-    assert current.executable is not None
-    times = current.executable.time_launches(  # type: ignore[attr-defined]
-        [*(given[n] for n in program._names), *current.variables, *results], repeats
-    )
-    for array, old in zip(current.variables, saved, strict=True):
-        array[...] = old
-    rows = []
-    for launch, seconds in zip(loops.launches, times, strict=True):
-        kernel = loops.kernels[launch.kernel]
-        lines = dict.fromkeys(str(n.source) for n in kernel.nodes if n.source)
-        size = sum(loops.buffers[b].type.nbytes for b in launch.buffers)
-        rows.append(ProfileRow(launch.kernel, seconds, size, tuple(lines)))
-    return Profile(tuple(rows))
-
-
 __all__ = [
     "Options",
-    "Profile",
     "Program",
     "Specialisation",
     "as_graph",

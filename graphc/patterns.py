@@ -344,4 +344,3 @@ def fill_latex(template: str, operands: list[str], attrs: Mapping[str, Any]) -> 
     '\\frac{a}{b}'
     """
     return template.format(*operands, **attrs)
-

@@ -16,7 +16,7 @@ Calling convention::
     void @<kernel>(ptr b0, ptr b1, ..., ptr pool, ptr status, i64 site_base)
     void @<kernel>_p0(ptr arguments, i64 begin, i64 end)          the body of a parallel loop
     void @graphc_entry(ptr pointers, ptr pool, ptr status)        pointers: every buffer but the arena's, then the arena
-    void @graphc_launch(ptr pointers, ptr pool, ptr status, i64 n)     launch n alone (profiles)
+    void @graphc_mark(ptr log, i64 n)                             before launch n; printed for profiles, where pool = log
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from graphc.targets.cpu.arithmetic import apply
 from graphc.targets.cpu.frame import I64, Frame, SerialVar, scalar_of
 from graphc.targets.cpu.host import VectorTarget
 from graphc.targets.cpu.lanes import Bank, Lanes, Point, Value
-from graphc.targets.cpu.llvm_text import Module, VType
+from graphc.targets.cpu.llvm_text import Function, Module, VType
 from graphc.targets.cpu.statements import cut, index_values, inside, only_summed, operands, within
 
 UNROLL = 2  # iterations of an innermost reduction loop that share one address computation; 4 was no faster
@@ -301,8 +301,8 @@ def emit_kernel(module: Module, kernel: ir.Kernel, target: VectorTarget, threads
     return KernelEmitter(module, kernel, target, threads).emit()
 
 
-def emit_program(program: ir.LoopProgram, target: VectorTarget, threads: int = 1) -> str:
-    """The text of a module with every kernel once, ``graphc_entry`` and ``graphc_launch``."""
+def emit_program(program: ir.LoopProgram, target: VectorTarget, threads: int = 1, *, profiled: bool = False) -> str:
+    """The text of a module with every kernel once and ``graphc_entry``; ``profiled`` marks where each launch begins."""
     module = target.module(program.name)
     functions = {name: emit_kernel(module, kernel, target, threads) for name, kernel in program.kernels.items()}
     attributes = module.attributes(target.attributes)
@@ -313,19 +313,20 @@ def emit_program(program: ir.LoopProgram, target: VectorTarget, threads: int = 1
     ]
     arguments: list[tuple[str | VType, str]] = [("ptr", "pointers"), ("ptr", "pool"), ("ptr", "status")]
     entry = module.function("graphc_entry", arguments, attributes=attributes)
-    for step in steps:
-        entry.effect(f"call void @{step}(ptr %pointers, ptr %pool, ptr %status)")
-    entry.ret()
-    single = module.function("graphc_launch", [*arguments, (I64, "n")], attributes=attributes)
     for number, step in enumerate(steps):
-        chosen = single.compare("eq", I64, "%n", str(number))
-
-        def call(step: str = step) -> None:
-            single.effect(f"call void @{step}(ptr %pointers, ptr %pool, ptr %status)")
-
-        single.if_then(chosen, call)
-    single.ret()
+        if profiled:
+            mark(module, entry, number)
+        entry.effect(f"call void @{step}(ptr %pointers, ptr %pool, ptr %status)")
+    if profiled:
+        mark(module, entry, -1)
+    entry.ret()
     return module.text()
+
+
+def mark(module: Module, function: Function, launch: int) -> None:
+    """Tell the recorder that ``launch`` begins (-1: that the last one has ended)."""
+    module.declare("declare void @graphc_mark(ptr, i64)")
+    function.effect(f"call void @graphc_mark(ptr %pool, i64 {launch})")
 
 
 def _print_step(

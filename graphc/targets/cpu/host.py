@@ -164,7 +164,9 @@ def libm_symbols() -> dict[str, int]:
                 found[name] = ctypes.cast(function, ctypes.c_void_p).value or 0
         if len(found) == 2 * len(LIBM):
             return found
-    raise TargetUnavailable("no C mathematics library was found", help="the CPU target needs libm for pow, tan and their like")
+    raise TargetUnavailable(
+        "no C mathematics library was found", help="the CPU target needs libm for pow, tan and their like"
+    )
 
 
 def _libraries() -> list[ctypes.CDLL]:

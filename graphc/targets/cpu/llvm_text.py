@@ -311,9 +311,7 @@ class Function:
 
     def branch_if(self, condition: str, then: str, otherwise: str, loop: str = "") -> None:
         """Jump by an ``i1``."""
-        self.effect(
-            f"br i1 {condition}, label %{then}, label %{otherwise}" + (f", !llvm.loop {loop}" if loop else "")
-        )
+        self.effect(f"br i1 {condition}, label %{then}, label %{otherwise}" + (f", !llvm.loop {loop}" if loop else ""))
 
     def phi(self, type: VType | str, *incoming: tuple[str, str], hint: str = "p") -> str:
         """A phi of (value, label) pairs; must come first in its block."""

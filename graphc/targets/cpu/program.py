@@ -8,7 +8,6 @@ outside of the arrays it was given and its own arena, and two calls at once neve
 The entry, for a program with input x, output y and a scratch arena::
 
     void graphc_entry(ptr pointers, ptr pool, ptr status)      pointers = [x, y, arena], status: 0 = fine, else site + 1
-    void graphc_launch(ptr pointers, ptr pool, ptr status, i64 n)      the n-th launch alone (profiles)
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -34,12 +32,14 @@ from graphc.targets.cpu.emit import emit_program
 from graphc.targets.cpu.host import VectorTarget, vector_target
 from graphc.targets.cpu.jit import Library, emit_assembly, emit_object, llvm_version, load_object
 from graphc.targets.cpu.object_cache import ObjectCache, cache_key, default_directory
+from graphc.targets.cpu.recorder import Recorder, Recording, recorder_symbols
 from graphc.targets.cpu.threads import ThreadPool, available_cpus, parallel_address
 
 __all__ = ["CpuExecutable", "CpuOptions", "compile_program", "compile_text"]
 
 _ALIGNMENT = 64
-_EXPORTS = ("graphc_entry", "graphc_launch")
+_EXPORTS = ("graphc_entry",)
+_EVENTS = 20_000  # intervals that a profile keeps for its timeline
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,16 @@ def compile_program(
     options = options or CpuOptions()
     start = perf_counter()
 
-    def text() -> str:
+    def text(profiled: bool = False) -> str:
         scheduled = schedule(program) if schedule is not None else program
-        return emit_program(scheduled, options.vector, options.thread_count)
+        return emit_program(scheduled, options.vector, options.thread_count, profiled=profiled)
 
     recipe = "\n".join([compiler_fingerprint(), str(options.thread_count), *_recipe(program)])
-    return _compile(program, recipe, text, options, start)
+
+    def marked() -> Library:
+        return _link(f"profiled\n{recipe}", functools.partial(text, True), options, recorder_symbols())[0]
+
+    return _compile(program, recipe, text, options, start, marked)
 
 
 def compile_text(program: LoopProgram, text: str, options: CpuOptions) -> CpuExecutable:
@@ -102,7 +106,7 @@ def compile_text(program: LoopProgram, text: str, options: CpuOptions) -> CpuExe
 
     Args:
         program: describes the buffers and sites that ``text`` is about.
-        text: a module that defines ``graphc_entry`` (and ``graphc_launch``, if the program has launches).
+        text: a module that defines ``graphc_entry``.
 
     Raises:
         CompileError: the text is not valid, or needs a symbol that nobody has.
@@ -111,34 +115,39 @@ def compile_text(program: LoopProgram, text: str, options: CpuOptions) -> CpuExe
 
 
 def _compile(
-    program: LoopProgram, recipe: str, text: Callable[[], str], options: CpuOptions, start: float
-) -> CpuExecutable:
+    program: LoopProgram, recipe: str, text: Callable[[], str], options: CpuOptions, start: float,
+    marked: Callable[[], Library] | None = None,
+) -> CpuExecutable:  # fmt: skip
     """Load the object that ``recipe`` (and the machine) decide, or make it from ``text()``."""
-    exports = _EXPORTS if program.launches else _EXPORTS[:1]
-    vector = options.vector
     pool = ThreadPool.get(options.thread_count)
     symbols = {"graphc_parallel": parallel_address()} if options.thread_count > 1 else {}
+    kept = functools.cache(text)
+    library, note, load_seconds = _link(recipe, kept, options, symbols)
+    seconds = perf_counter() - start
+    return CpuExecutable(program, options, kept, library, pool, note, seconds, load_seconds, marked)
+
+
+def _link(
+    recipe: str, text: Callable[[], str], options: CpuOptions, symbols: Mapping[str, int]
+) -> tuple[Library, str, float]:
+    """The library, "hit" or why it was made anew, and the seconds that linking took."""
+    vector = options.vector
     cache = options.object_cache()
     level = str(options.opt_level)
     key = cache_key(recipe, vector.cpu, vector.features, vector.level, level, llvm_version(), graphc.__version__)
     found = cache.load(key)
-    library: Library | None = None
     note = found.why
-    kept = functools.cache(text)
     if found.data is not None:
         try:
             before = perf_counter()
-            library = load_object(found.data, exports, symbols)
+            return load_object(found.data, _EXPORTS, symbols), note, perf_counter() - before
         except CompileError:  # made against a C library that this system no longer has
             note = "the entry does not link"
-    if library is None:
-        data = emit_object(kept(), vector, options.opt_level)
-        trouble = cache.store(key, data)
-        note = f"miss: {note}" + (f"; {trouble}" if trouble and trouble != note else "")
-        before = perf_counter()
-        library = load_object(data, exports, symbols)
-    now = perf_counter()
-    return CpuExecutable(program, options, kept, library, pool, note, now - start, now - before)
+    data = emit_object(text(), vector, options.opt_level)
+    trouble = cache.store(key, data)
+    note = f"miss: {note}" + (f"; {trouble}" if trouble and trouble != note else "")
+    before = perf_counter()
+    return load_object(data, _EXPORTS, symbols), note, perf_counter() - before
 
 
 def _recipe(program: LoopProgram) -> Iterator[str]:
@@ -166,7 +175,7 @@ def compiler_fingerprint() -> str:
 class _Frame:
     """What one call in flight owns: the table of addresses, the arena and the status cell."""
 
-    __slots__ = ("arena", "call", "note", "status", "status_address", "table_address")
+    __slots__ = ("arena", "call", "status", "status_address", "table_address")
 
     def __init__(
         self, fixed: Sequence[int], arena_size: int, specs: Sequence[ArraySpec], entry: int, pool: int
@@ -178,7 +187,6 @@ class _Frame:
         self.status = ctypes.c_int64(0)
         self.status_address = ctypes.addressof(self.status)
         self.call = CallBlock(specs, table, entry, pool, self.status_address).call  # notes addresses and runs the entry
-        self.note = CallBlock(specs, table).call  # notes addresses only
 
 
 class CpuExecutable:
@@ -192,7 +200,7 @@ class CpuExecutable:
 
     def __init__(
         self, program: LoopProgram, options: CpuOptions, text: Callable[[], str], library: Library, pool: ThreadPool,
-        cache: str, compile_seconds: float, load_seconds: float,
+        cache: str, compile_seconds: float, load_seconds: float, marked: Callable[[], Library] | None = None,
     ) -> None:  # fmt: skip
         self.program = program
         self.options = options
@@ -200,6 +208,7 @@ class CpuExecutable:
         self.compile_seconds = compile_seconds
         self.load_seconds = load_seconds
         self._make_text = text
+        self._marked = marked
         self._library = library  # keeps the code
         self._pool = pool
         slots = [slot for slot in program.buffers.values() if slot.role != "arena"]
@@ -239,36 +248,39 @@ class CpuExecutable:
         finally:
             self._frames.append(frame)
 
-    def time_launches(self, arrays: Sequence[np.ndarray], repeats: int = 20) -> list[float]:
-        """Median seconds of each launch over ``repeats`` whole steps, one launch at a time.
+    def record(self, arrays: Sequence[np.ndarray], repeats: int = 20) -> Recording:
+        """Time every launch over ``repeats`` whole steps, from inside the one native call that a step is.
 
+        Runs a second copy of the program that carries time stamps (compiled, or read from the cache, on first use).
         Parameters are updated by every step, as :meth:`run` does; the caller restores them.
 
         Raises:
             InputError, IndexRangeError: as :meth:`run`.
+            CompileError: the program was made from text, which has no time stamps.
         """
-        count = len(self.program.launches)
-        if not count:
-            return []
+        if self._marked is None:
+            raise CompileError("a program made from LLVM text cannot be profiled")
+        if len(arrays) != len(self._specs):
+            raise InputError(f"the program takes {len(self._specs)} arrays, got {len(arrays)}")
         arrays = tuple(arrays)
-        pointer = ctypes.c_void_p
-        launch = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, ctypes.c_int64)(self._library["graphc_launch"])
-        frame = self._frame()
-        times: list[list[float]] = [[] for _ in range(count)]
-        try:
-            if len(arrays) != len(self._specs) or frame.note(arrays) >= 0:
-                self.run(arrays)  # explains what is wrong
-                raise InputError("time_launches takes arrays in their native element types only")
-            for _ in range(max(repeats, 1)):
-                for n in range(count):
-                    start = perf_counter()
-                    launch(frame.table_address, self._pool.address, frame.status_address, n)
-                    times[n].append(perf_counter() - start)
+        recorder = Recorder(len(self.program.launches), _EVENTS, self._pool.address)
+        frame = _Frame(
+            self._fixed, self.program.arena_size, self._specs, self._profiled["graphc_entry"], recorder.address
+        )
+        rows = []
+        for _ in range(max(repeats, 1)):
+            if frame.call(arrays) >= 0:
+                self._call_slowly(frame, arrays)
             if frame.status.value:
                 raise self._range_error(frame)
-        finally:
-            self._frames.append(frame)
-        return [statistics.median(t) for t in times]
+            rows.append(recorder.take())
+        tick = recorder.seconds_a_tick()
+        return Recording(np.array(rows), tick, tuple(recorder.events(tick)), self._pool.threads)
+
+    @functools.cached_property
+    def _profiled(self) -> Library:
+        assert self._marked is not None
+        return self._marked()
 
     def llvm(self) -> str:
         """The LLVM IR that was compiled."""

@@ -1,0 +1,218 @@
+"""Where a program's time goes: a row a kernel launch, a row a line of the user's code, and a timeline for trace viewers.
+
+What enters: a program on the cpu target and inputs. What leaves: a :class:`Profile`. Invariants: time stamps are taken
+inside the one native call that a step is, so a profile shows the step as it runs; operations and bytes are counted from the
+loop IR (:mod:`graphc.loops.cost`); the variables' values are as before. ::
+
+    profile = program.profile(image=x, label=y)
+    print(profile); print(profile.lines_table()); profile.save("trace.json")     # open it in ui.perfetto.dev
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc.errors import InputError, TargetUnavailable
+from graphc.loops.cost import kernel_cost
+from graphc.targets.cpu.recorder import Event, Recording
+from graphc.targets.cpu.roofline import Roofline
+
+if TYPE_CHECKING:
+    from graphc.driver import Program
+
+__all__ = ["LineRow", "Profile", "ProfileRow", "profile_program"]
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """One launch in one step of the program.
+
+    Attributes:
+        kernel: its name in the loop program. launch: its number in the order of execution.
+        seconds: median over the profiled steps, all its runs in a step together.
+        bytes, flops: what it reads and writes, and its floating-point operations, in a step (see :mod:`graphc.loops.cost`).
+        sources: the user's lines behind it.
+        runs: how often it ran in a step (a launch in a loop: once an iteration).
+        busy_threads: threads at work on average.
+        itemsize: bytes of the float that it computes with.
+        work: line -> the line's share in the kernel's statements.
+    """
+
+    kernel: str
+    seconds: float
+    bytes: int
+    sources: tuple[str, ...]
+    flops: int = 0
+    launch: int = 0
+    runs: int = 1
+    busy_threads: float = 1.0
+    itemsize: int = 4
+    work: Mapping[str, float] = field(default_factory=dict)
+
+    def share_of(self, roofline: Roofline) -> float:
+        """The least time that the machine could need, over the time that it took."""
+        least = roofline.seconds(self.flops / self.runs, self.bytes / self.runs, self.itemsize) * self.runs
+        return least / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class LineRow:
+    """One line of the user's code: its part of the time, and the kernels that work for it."""
+
+    source: str
+    seconds: float
+    flops: float
+    kernels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Times of one step, in order of execution; printed slowest first.
+
+    Attributes:
+        rows: the launches. threads: of the program. events: the timeline of the first profiled steps.
+    """
+
+    rows: tuple[ProfileRow, ...]
+    threads: int = 1
+    events: tuple[Event, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Time of a step: the sum over its launches."""
+        return sum(r.seconds for r in self.rows)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of a step."""
+        return sum(r.flops for r in self.rows)
+
+    def lines(self) -> tuple[LineRow, ...]:
+        """Time by line of the user's code, longest first; a kernel's time is shared by its statements."""
+        seconds: defaultdict[str, float] = defaultdict(float)
+        flops: defaultdict[str, float] = defaultdict(float)
+        kernels: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            for source, part in (row.work or {"(no line)": 1.0}).items():
+                seconds[source] += row.seconds * part
+                flops[source] += row.flops * part
+                kernels.setdefault(source, {})[row.kernel] = None
+        longest = sorted(seconds.items(), key=lambda item: -item[1])
+        return tuple(LineRow(s, t, flops[s], tuple(kernels[s])) for s, t in longest)
+
+    def table(self, roofline: Roofline | None = None) -> str:
+        """Launches as text, slowest first: microseconds, share, GFLOP/s, GB/s, threads at work, the user's lines.
+
+        Args:
+            roofline: of this machine (``graphc.roofline()``): adds the share of what the machine could do.
+        """
+        total = self.seconds or 1.0
+        limit = f" {'of roof':>7}" if roofline else ""
+        lines = [
+            f"{'kernel':32} {'us':>9} {'share':>6} {'GFLOP/s':>7} {'GB/s':>7} {'threads':>7}{limit}  from",
+        ]
+        for r in sorted(self.rows, key=lambda r: -r.seconds):
+            rates = [(amount / r.seconds / 1e9 if r.seconds else 0.0) for amount in (r.flops, r.bytes)]
+            roof = f" {r.share_of(roofline):7.0%}" if roofline else ""
+            lines.append(
+                f"{r.kernel:32} {r.seconds * 1e6:9.2f} {r.seconds / total:6.1%} {rates[0]:7.1f} {rates[1]:7.1f} "
+                f"{r.busy_threads:7.2f}{roof}  {', '.join(r.sources[:3])}"
+            )
+        return "\n".join(lines)
+
+    def lines_table(self) -> str:
+        """Lines of the user's code as text, longest first."""
+        total = self.seconds or 1.0
+        rows = [f"{'line':28} {'us':>9} {'share':>6}  kernels"]
+        for line in self.lines():
+            rows.append(
+                f"{line.source:28} {line.seconds * 1e6:9.2f} {line.seconds / total:6.1%}  {', '.join(line.kernels[:4])}"
+            )
+        return "\n".join(rows)
+
+    def chrome_trace(self) -> dict[str, Any]:
+        """The timeline in the Trace Event Format (JSON object form) that Perfetto and chrome://tracing read.
+
+        Source: Google, Trace Event Format (2016): complete events "X" in microseconds, metadata events "M".
+        """
+        by_launch = {r.launch: r for r in self.rows}
+        threads = sorted({e.thread for e in self.events})
+        found: list[dict[str, Any]] = [_metadata("process_name", 0, "graphc")]
+        found += [_metadata("thread_name", t, "caller" if t == 0 else f"worker {t}") for t in threads]
+        for event in self.events:
+            row = by_launch[event.launch]
+            args = {"launch": row.launch, "bytes": row.bytes // row.runs, "flops": row.flops // row.runs}
+            found.append({
+                "name": row.kernel + (" (range)" if event.is_range else ""),
+                "cat": "range" if event.is_range else "kernel",
+                "ph": "X", "pid": 1, "tid": event.thread,
+                "ts": event.begin * 1e6, "dur": max(event.end - event.begin, 0.0) * 1e6,
+                "args": {**args, "sources": list(row.sources)},
+            })  # fmt: skip
+        return {"traceEvents": found, "displayTimeUnit": "ns"}
+
+    def save(self, path: str | Path) -> None:
+        """Write :meth:`chrome_trace` as JSON; open the file in ui.perfetto.dev or chrome://tracing."""
+        Path(path).write_text(json.dumps(self.chrome_trace()), encoding="utf-8")
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def _metadata(what: str, thread: int, name: str) -> dict[str, Any]:
+    return {"name": what, "ph": "M", "pid": 1, "tid": thread, "args": {"name": name}}
+
+
+def profile_program(program: Program, repeats: int, inputs: Mapping[str, Any]) -> Profile:
+    """Profile one specialisation of a program; see :meth:`graphc.driver.Program.profile`."""
+    if program.options.target != "cpu":
+        raise TargetUnavailable("profiles are made on the cpu target", help='compile with target="cpu"')
+    current = program.current(inputs)
+    unknown = sorted(set(inputs) - set(current.types))
+    if unknown:
+        raise InputError(f"{unknown[0]!r} is no input of the program", help=f"inputs: {', '.join(current.types)}")
+    given = {n: np.asarray(inputs[n], order="C") for n in inputs}
+    for name, (dtype, shape) in current.types.items():
+        given.setdefault(name, np.zeros(shape, dtype))
+    saved = [v.copy() for v in current.variables]
+    results = [np.empty(shape, dtype) for _, shape, dtype in current.results]
+    try:
+        recording = current.executable.record(  # type: ignore[union-attr]
+            [*(given[n] for n in current.types), *current.variables, *results], repeats
+        )
+    finally:
+        for array, old in zip(current.variables, saved, strict=True):
+            array[...] = old
+    return Profile(_rows(current.loops, recording), recording.threads, recording.events)
+
+
+def _rows(loops: Any, recording: Recording) -> tuple[ProfileRow, ...]:
+    costs = {name: kernel_cost(kernel) for name, kernel in loops.kernels.items()}
+    numbers = zip(
+        recording.seconds().tolist(), recording.runs().tolist(), recording.busy_threads().tolist(), strict=True
+    )
+    rows = []
+    for number, (launch, (seconds, runs, busy)) in enumerate(zip(loops.launches, numbers, strict=True)):
+        cost = costs[launch.kernel]
+        lines = [str(n.source) for n in loops.kernels[launch.kernel].nodes if n.source]
+        work = _shares({str(s): float(count) for s, count in cost.work.items()}, lines)
+        times = max(int(runs), 1)
+        rows.append(ProfileRow(
+            launch.kernel, seconds, cost.bytes * times, tuple(dict.fromkeys(lines)), cost.flops * times, number, times, busy,
+            cost.itemsize, work,
+        ))  # fmt: skip
+    return tuple(rows)
+
+
+def _shares(work: Mapping[str, float], lines: Sequence[str]) -> dict[str, float]:
+    """Parts of one by line; equal parts of the kernel's lines where no statement names one."""
+    counts = dict(work) or dict.fromkeys(lines, 1.0)
+    total = sum(counts.values())
+    return {line: count / total for line, count in counts.items()} if total else {}
