@@ -139,7 +139,9 @@ class Node:
             return self
         same = all(a.type == b.type for a, b in zip(inputs, self.inputs, strict=True))
         type_ = self.type if same else self.op.infer(tuple(i.type for i in inputs), **self.attrs)
-        return Node(self.op, inputs, self.attrs, type_, name=self.name, source=self.source, origins=self.origins)
+        return Node(
+            self.op, inputs, self.attrs, type_, name=self.name, source=self.source, origins=self.origins
+        )
 
     def with_origins(self, *more: Origin) -> Node:
         """A copy that remembers further origins (a merge of several nodes)."""
@@ -157,9 +159,7 @@ class Node:
     def __repr__(self) -> str:
         label = f"%{self.name}" if self.name else f"%{self.uid}"
         where = f"  # {self.source.short}" if self.source else ""
-        return (
-            f"<{label}: {self.type} = {self.op.name}({', '.join(f'%{i.name or i.uid}' for i in self.inputs)})>{where}"
-        )
+        return f"<{label}: {self.type} = {self.op.name}({', '.join(f'%{i.name or i.uid}' for i in self.inputs)})>{where}"
 
     def _repr_svg_(self) -> str:
         """The picture that a notebook shows."""
@@ -506,6 +506,4 @@ REGISTRY = Registry()
 
 def no_derivative(node: Node, reason: str) -> DifferentiationError:
     """The error for a node whose op declares no derivative."""
-    return DifferentiationError(
-        f"{node.op.name} declares no derivative: {reason}", source=node.source, token=node.op.name
-    )
+    return DifferentiationError(f"{node.op.name} declares no derivative: {reason}", source=node.source, token=node.op.name)

@@ -344,3 +344,4 @@ def fill_latex(template: str, operands: list[str], attrs: Mapping[str, Any]) -> 
     '\\frac{a}{b}'
     """
     return template.format(*operands, **attrs)
+

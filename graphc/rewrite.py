@@ -259,6 +259,7 @@ _TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 class _Oracle:
     """Interprets a graph once, then each pass's result, and compares outputs and updates."""
 
+
     def __init__(self, graph: Graph, data: Mapping[str, np.ndarray] | None) -> None:
         self.data = random_inputs(graph) if data is None else data
         self.previous = graph

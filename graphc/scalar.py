@@ -116,27 +116,9 @@ def _bits(instruction: str) -> dict[str, str]:
     return {kind: f"{instruction} {{t}} {{0}}, {{1}}" for kind in ("bool", "int", "uint")}
 
 
-_row(
-    "add",
-    _quiet(np.add),
-    "({0} + {1})",
-    "({0} + {1})",
-    arity=2,
-    llvm=_arith("fadd", "add"),
-    kinds=_ARITH,
-    commutative=True,
-)
+_row("add", _quiet(np.add), "({0} + {1})", "({0} + {1})", arity=2, llvm=_arith("fadd", "add"), kinds=_ARITH, commutative=True)
 _row("sub", _quiet(np.subtract), "({0} - {1})", "({0} - {1})", arity=2, llvm=_arith("fsub", "sub"), kinds=_ARITH)
-_row(
-    "mul",
-    _quiet(np.multiply),
-    "({0} * {1})",
-    "({0} * {1})",
-    arity=2,
-    llvm=_arith("fmul", "mul"),
-    kinds=_ARITH,
-    commutative=True,
-)
+_row("mul", _quiet(np.multiply), "({0} * {1})", "({0} * {1})", arity=2, llvm=_arith("fmul", "mul"), kinds=_ARITH, commutative=True)
 _row("div", _quiet(np.divide), "({0} / {1})", "({0} / {1})", arity=2, llvm={"float": "fdiv {t} {0}, {1}"})
 _row("floordiv", _quiet(np.floor_divide), "graphc_floordiv({0}, {1})", "Math.floor({0} / {1})", arity=2, kinds=_ARITH)
 _row("mod", _quiet(np.mod), "graphc_mod({0}, {1})", "graphc_mod({0}, {1})", arity=2, kinds=_ARITH)
@@ -174,36 +156,9 @@ _row("ge", np.greater_equal, "({0} >= {1})", "({0} >= {1})", arity=2, llvm=_comp
 _row("isnan", np.isnan, "isnan({0})", "Number.isNaN({0})", llvm={"float": "fcmp uno {t} {0}, {0}"}, signature="test")
 _row("isfinite", np.isfinite, "isfinite({0})", "Number.isFinite({0})", signature="test")
 
-_row(
-    "and",
-    np.bitwise_and,
-    "({0} & {1})",
-    "({0} & {1})",
-    arity=2,
-    llvm=_bits("and"),
-    kinds="bool int uint",
-    commutative=True,
-)
-_row(
-    "or",
-    np.bitwise_or,
-    "({0} | {1})",
-    "({0} | {1})",
-    arity=2,
-    llvm=_bits("or"),
-    kinds="bool int uint",
-    commutative=True,
-)
-_row(
-    "xor",
-    np.bitwise_xor,
-    "({0} ^ {1})",
-    "({0} ^ {1})",
-    arity=2,
-    llvm=_bits("xor"),
-    kinds="bool int uint",
-    commutative=True,
-)
+_row("and", np.bitwise_and, "({0} & {1})", "({0} & {1})", arity=2, llvm=_bits("and"), kinds="bool int uint", commutative=True)
+_row("or", np.bitwise_or, "({0} | {1})", "({0} | {1})", arity=2, llvm=_bits("or"), kinds="bool int uint", commutative=True)
+_row("xor", np.bitwise_xor, "({0} ^ {1})", "({0} ^ {1})", arity=2, llvm=_bits("xor"), kinds="bool int uint", commutative=True)
 _row("not", np.invert, "graphc_not({0})", "graphc_not({0})", kinds="bool int uint")
 # shift counts are below the width: the DSL masks constants, and Threefry uses constants only
 _row("shl", np.left_shift, "({0} << {1})", "({0} << {1})", arity=2, llvm={"int": "shl {t} {0}, {1}", "uint": "shl {t} {0}, {1}"}, kinds="int uint")  # fmt: skip
@@ -224,14 +179,10 @@ def cast(value: Any, to: DType) -> Any:
     if array.dtype.kind == "f" and to.is_integer:
         info = np.iinfo(to.numpy)
         with np.errstate(all="ignore"):
-            clipped = np.clip(
-                np.trunc(np.nan_to_num(array.astype(np.float64), nan=0.0)), float(info.min), float(info.max)
-            )
+            clipped = np.clip(np.trunc(np.nan_to_num(array.astype(np.float64), nan=0.0)), float(info.min), float(info.max))
             exact = clipped.astype(np.float64)
             result = np.where(exact >= float(info.max), info.max, np.where(exact <= float(info.min), info.min, 0))
             inside = (exact < float(info.max)) & (exact > float(info.min))
-            return np.where(inside, np.where(inside, exact, 0).astype(to.numpy), result.astype(to.numpy)).astype(
-                to.numpy
-            )
+            return np.where(inside, np.where(inside, exact, 0).astype(to.numpy), result.astype(to.numpy)).astype(to.numpy)
     with np.errstate(all="ignore"):
         return array.astype(to.numpy)

@@ -194,3 +194,4 @@ def _same_node(a: Node, b: Node, names_a: Mapping[Node, str], names_b: Mapping[N
         return a.attrs["variable"].trainable == b.attrs["variable"].trainable
     operands = [names_a[i] for i in a.inputs] == [names_b[i] for i in b.inputs]
     return operands and attrs_key(a.attrs) == attrs_key(b.attrs)
+

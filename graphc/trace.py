@@ -110,11 +110,7 @@ class Trace:
         """
         header = ("stage", "ms", "before", "after", "fired", "refused")
         rows = [
-            (
-                s.name,
-                f"{s.seconds * 1e3:.2f}",
-                *map(str, (s.nodes_before, s.nodes_after, len(s.firings), len(s.refusals))),
-            )
+            (s.name, f"{s.seconds * 1e3:.2f}", *map(str, (s.nodes_before, s.nodes_after, len(s.firings), len(s.refusals))))
             for s in self.stages
         ]
         widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]

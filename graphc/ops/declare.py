@@ -206,9 +206,7 @@ def elementwise(
         out = same_types(name, checked)
         if out.dtype.kind not in row.kinds:
             wanted = " or ".join(row.kinds)
-            raise DTypeError(
-                f"{name}: is defined on {wanted}, got {out.dtype}", help="convert with graphc.cast(x, dtype)"
-            )
+            raise DTypeError(f"{name}: is defined on {wanted}, got {out.dtype}", help="convert with graphc.cast(x, dtype)")
         return out.with_dtype(row.result(*(t.dtype for t in types)))
 
     def reference(*arrays: Any, **attrs: Any) -> Any:
@@ -231,9 +229,7 @@ def declare(name: str, **fields: Any) -> Op:
     return REGISTRY.register(Op(name, **fields))
 
 
-def composite(
-    name: str, expand: Callable[..., Node], *, reference: Callable[..., Any] | None = None, **fields: Any
-) -> Op:
+def composite(name: str, expand: Callable[..., Node], *, reference: Callable[..., Any] | None = None, **fields: Any) -> Op:
     """Declare an op that means its expansion: ``expand(*inputs, **attrs) -> Node`` in primitives.
 
     Its type rule is the expansion's type (found by building it on placeholder operands), its derivative that of the

@@ -40,8 +40,7 @@ constant_op = declare(
     infer=lambda types, *, value: TensorType(as_dtype(value.dtype), value.shape),
     reference=lambda *, value: value,
     derivative=NotDifferentiable("a constant has no operands"),
-    lowering=Literal(lambda node: node.attrs["value"].item()),
-    latex="{name}",
+    lowering=Literal(lambda node: node.attrs["value"].item()), latex="{name}",
     doc="An array known when the graph is declared. A 0-d constant is a literal of the kernels that use it.",
     samples=None,
 )
@@ -138,3 +137,5 @@ def constant(value: Any, dtype: Any = None) -> Node:
     array = np.array(array, order="C", copy=True)
     array.setflags(write=False)
     return make(constant_op, (), {"value": array})
+
+

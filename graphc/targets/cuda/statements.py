@@ -84,11 +84,7 @@ def needed(targets: Iterable[str], candidates: Sequence[Stmt]) -> tuple[Stmt, ..
 
 def substituted(body: Sequence[Stmt], mapping: Mapping[Var, Index], suffix: str = "") -> tuple[Stmt, ...]:
     """The statements with loop variables replaced; with a suffix, a copy whose values have names of their own."""
-    own = (
-        {s.name for s in inner_statements(body) if isinstance(s, (Pure, Accumulator, ReadAccumulator))}
-        if suffix
-        else set()
-    )
+    own = {s.name for s in inner_statements(body) if isinstance(s, (Pure, Accumulator, ReadAccumulator))} if suffix else set()
 
     def name(old: str) -> str:
         return old + suffix if old in own else old
@@ -107,7 +103,9 @@ def substituted(body: Sequence[Stmt], mapping: Mapping[Var, Index], suffix: str 
             case Let():
                 return replace(stmt, name=name(stmt.name), args=tuple(map(operand, stmt.args)))
             case Load():
-                return replace(stmt, name=name(stmt.name), index=tuple(map(at, stmt.index)), bounds=bounds(stmt.bounds))
+                return replace(
+                    stmt, name=name(stmt.name), index=tuple(map(at, stmt.index)), bounds=bounds(stmt.bounds)
+                )
             case IndexValue():
                 return replace(stmt, name=name(stmt.name), index=at(stmt.index))
             case Guard():

@@ -164,7 +164,9 @@ class _Tiling:
         at, deep = first + near, Index.of(self.chunk) * TILE + far
         place = (near, far) if tile.name == "x_tile" else (far, near)
         index = tuple(Index.of(v) for v in place)
-        bounds = tuple(Bound(i, v.extent) for i, v in ((at, side), (deep, self.found.depth)) if i.bounds[1] >= v.extent)
+        bounds = tuple(
+            Bound(i, v.extent) for i, v in ((at, side), (deep, self.found.depth)) if i.bounds[1] >= v.extent
+        )
         made = substituted(body, {**self.batch, side: at, self.found.depth: deep}, suffix)
         zero = Lit(0.0, tile.dtype)
         if bounds and len(made) == 1 and isinstance(load := made[0], Load):
@@ -205,7 +207,5 @@ class _Tiling:
     def epilogue_values(self) -> tuple[Stmt, ...]:
         """Values from before the sum that the epilogue reads, and all guards (they must be checked once)."""
         found = self.found
-        names = {v for s in found.after for v in used_values(s)} | {
-            s.name for s in found.before if isinstance(s, Guard)
-        }
+        names = {v for s in found.after for v in used_values(s)} | {s.name for s in found.before if isinstance(s, Guard)}
         return needed(names, found.before)
