@@ -7,16 +7,18 @@ nothing that makes or runs a graph.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from graphc.errors import DrawError
 from graphc.ir import Graph, Node
 from graphc.loops.ir import Kernel, LoopProgram
-from graphc.trace import Stage
+from graphc.trace import Stage, Trace
 from viz.fonts import truncate
-from viz.mirror import add_backward, gradients_of
+from viz.mirror import add_backward, gradients_of, notation_of
 from viz.model import Box, Diagram, Edge, Line
+from viz.values import annotate, run_view
 from viz.view import build_view, census, is_backward
 
 _WORDS = "a value, a dict of values, a Graph, a Stage of a trace, a Program, a fusion or a LoopProgram"
@@ -24,7 +26,7 @@ _WORDS = "a value, a dict of values, a Graph, a Stage of a trace, a Program, a f
 
 def diagram_of(
     what: Any, *, backward: Any = False, wrt: Any = None, level: str = "ops", direction: str | None = None,
-    name: str | None = None,
+    name: str | None = None, notation: str = "bar", values: Any = None,
 ) -> Diagram:  # fmt: skip
     """The diagram of whatever can be drawn.
 
@@ -34,10 +36,13 @@ def diagram_of(
     wants_backward = backward is not False and backward is not None
     if isinstance(what, Stage):
         return diagram_of(
-            what.artifact, backward=backward, wrt=wrt, level=level, direction=direction, name=name or what.name
-        )
+            what.artifact, backward=backward, wrt=wrt, level=level, direction=direction, name=name or what.name,
+            notation=notation, values=values,
+        )  # fmt: skip
     if isinstance(what, str):
         raise DrawError("text cannot be drawn", help="this stage is text: read it with stage.text()")
+    if level == "kernels":
+        what = _kernels_of(what, name)
     if isinstance(getattr(what, "program", None), LoopProgram):
         what = what.program  # a stage's wrapping of a loop program
     if isinstance(what, (LoopProgram, Kernel)) or _is_fusion(what):
@@ -48,13 +53,42 @@ def diagram_of(
         return _kernels(what, direction, name)
     graph = _as_graph(what, name, wants_backward)
     if not wants_backward:
-        return build_view(graph, level=level, direction=direction, name=name).diagram
+        view = build_view(graph, level=level, direction=direction, name=name)
+        if values is not None:
+            annotate(view, run_view(view.graph, values))
+        return view.diagram
     loss = _loss_of(graph)
     if not isinstance(what, Node):  # the metrics beside a loss have no part in its derivative
         graph = Graph(graph.name, {k: n for k, n in graph.outputs.items() if n is loss})
     gradients = gradients_of(loss, graph, backward, wrt)
     view = build_view(graph, level=level, direction=direction, name=name)
-    return add_backward(view, loss, gradients).diagram
+    view.notation = notation_of(notation)
+    found = run_view(graph, values, loss) if values is not None else None
+    add_backward(view, loss, gradients, found)
+    if found is not None:
+        annotate(view, found)
+    return view.diagram
+
+
+def _kernels_of(what: Any, name: str | None) -> Any:
+    """The loop program of a Program, or of a graph that is compiled for its picture.
+
+    The driver is imported by name at this one place: pictures read what it makes and do not depend on it.
+    """
+    if isinstance(what, (LoopProgram, Kernel)) or _is_fusion(what) or isinstance(getattr(what, "program", None), LoopProgram):
+        return what
+    loops = getattr(what, "loops", None)
+    if isinstance(loops, LoopProgram):
+        return loops
+    graph = _as_graph(what, name, False)
+    if graph.symbols:
+        open_ = ", ".join(sorted(graph.symbols))
+        raise DrawError(
+            f"kernels have sizes, graph {graph.name} leaves {open_} open",
+            help="draw a Program that has been called, or declare the inputs with fixed sizes",
+        )
+    driver = importlib.import_module("graphc.driver")
+    return driver.build_loops(graph, driver.Options(), Trace())
 
 
 def _is_fusion(what: Any) -> bool:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from viz.fonts import text_width
 from viz.formula import Formula, typeset
-from viz.model import Box, Line
+from viz.model import Box, Cells, Line
 from viz.theme import Theme
 
-_SCALE = {"title": 1.0, "name": 1.05, "shape": 0.78, "code": 0.78, "note": 0.8, "formula": 1.12}
-_FONT = {"title": "bold", "name": "italic", "shape": "mono", "code": "mono", "note": "sans", "formula": "italic"}
+_SCALE = {"title": 1.0, "name": 1.05, "shape": 0.78, "code": 0.78, "note": 0.8, "formula": 1.12, "value": 0.95, "stats": 0.7,
+          "cells": 1.0}
+_FONT = {"title": "bold", "name": "italic", "shape": "mono", "code": "mono", "note": "sans", "formula": "italic", "value": "bold",
+         "stats": "sans", "cells": "sans"}
 _LEADING = 1.32
 ROUND = frozenset({"input", "output", "update", "gradient", "seed"})  # ellipses
 DOUBLE = frozenset({"parameter", "parameter_gradient", "update"})
@@ -64,7 +66,16 @@ def measure(box: Box, theme: Theme) -> Label:
 
 def _row(line: Line, theme: Theme) -> tuple[float, float, float, float, Formula | None]:
     size = theme.size * _SCALE[line.style]
+    if line.cells is not None:
+        width, height = cells_size(line.cells, theme)
+        return width, height + size * 0.4, size * 0.2, size, None
     if line.style == "formula":
         formula = typeset(line.text, size)
         return formula.width, max(formula.height, size) + size * 0.28, formula.ascent + size * 0.14, size, formula
     return text_width(line.text, _FONT[line.style], size), size * _LEADING, size * 1.02, size, None
+
+
+def cells_size(cells: Cells, theme: Theme) -> tuple[float, float]:
+    """Width and height of a heat map: cells are square, small, and fewer rows make them no larger."""
+    side = theme.size * 0.42
+    return side * max(len(r) for r in cells.rows), side * len(cells.rows)

@@ -23,6 +23,7 @@ from graphc.ops.declare import Custom, NotDifferentiable, Partials, Transpose, Z
 from viz.fonts import truncate
 from viz.formula import bar
 from viz.model import Box, Edge, Line
+from viz.values import Run, latex_number
 from viz.view import View, census, fill
 
 _RULES = 3  # lines of chain rule in a box
@@ -103,11 +104,35 @@ class _Mirror:
     )  # (forward box, box whose adjoint reads it) -> value
     flowing: list[int] = field(default_factory=list)  # forward edges that have a derivative
     inflow: dict[str, int] = field(default_factory=dict)  # forward box -> number of contributions to its adjoint
+    run: Run | None = None
 
 
-def add_backward(view: View, loss: Node, gradients: dict[Node, Node]) -> View:
-    """Add the mirrored boxes and edges for the gradients of ``loss`` to a view's diagram."""
-    mirror = _Mirror(view, loss, gradients)
+def notation_of(name: str) -> str:
+    """The notation of gradients by its name.
+
+    Raises:
+        DrawError: there is none of that name.
+    """
+    if name not in ("bar", "leibniz"):
+        raise DrawError(f"notation={name!r}", help="choose 'bar' (x̄) or 'leibniz' (∂L/∂x)")
+    return name
+
+
+def adjoint(view: View, tex: str) -> str:
+    """The gradient of a value in the view's notation."""
+    if view.notation == "leibniz":
+        return rf"\frac{{\partial {view.loss_tex}}}{{\partial {tex}}}"
+    return bar(tex)
+
+
+def add_backward(view: View, loss: Node, gradients: dict[Node, Node], run: Run | None = None) -> View:
+    """Add the mirrored boxes and edges for the gradients of ``loss`` to a view's diagram.
+
+    Args:
+        run: numbers of one run; chain rules between scalars are then worked out below their symbols.
+    """
+    view.loss_tex = view.tex[view.resolved[loss]]
+    mirror = _Mirror(view, loss, gradients, run=run)
     _find_active(mirror)
     _assign(mirror)
     _flow(mirror)
@@ -188,7 +213,7 @@ def _flow(mirror: _Mirror) -> None:
 def _add_boxes(mirror: _Mirror) -> None:
     view, diagram = mirror.view, mirror.view.diagram
     end = next(k for k, n in view.outputs.items() if n is mirror.loss)
-    seed = Line(f"{bar(view.tex[view.resolved[mirror.loss]])} = 1", "formula")
+    seed = Line(f"{adjoint(view, view.tex[view.resolved[mirror.loss]])} = 1", "formula")
     seeded = mirror.loss.shape == ()
     lines = (seed,) if seeded else (Line("cotangent", "note"),)
     diagram.add(
@@ -213,13 +238,14 @@ def _mirrored(mirror: _Mirror, node: Node, primal: Box) -> Box:
     if made:
         tip += ": " + census(made, 12)
     if primal.role == "collapsed":
+        made = [n for n in made if view.collapse.copies.get(n.primal, ((), 0))[1] == 0] if view.collapse.copies else made  # type: ignore[arg-type]
         lines = (Line(f"∂ {primal.title}", "title"), Line(f"{len(made)} nodes", "note"), Line(census(made), "note"))
         return Box(f"g{primal.id}", "adjoint", lines, tip, (), primal.id, True)
     shape = (Line(truncate(str(node.type), 30), "shape"),) if view.shapes else ()
     if not any(i in mirror.active for i in node.inputs):
         role = "parameter_gradient" if node.op.name == "parameter" else "gradient"
         tip = f"gradient of {mirror.loss.name or 'the loss'} with respect to {node.name}: {node.type}"
-        name = Line(bar(view.tex[node]), "formula")
+        name = Line(adjoint(view, view.tex[node]), "formula")
         return Box(f"g{primal.id}", role, (name, *shape), tip, primal.scope, primal.id, True)  # type: ignore[arg-type]
     if view.level == "primitives":
         code = [Line(truncate(f"{n.op.name}: {n.type}", 36), "code") for n in made[:_CODE]]
@@ -235,7 +261,7 @@ def chain_rule(mirror: _Mirror, node: Node) -> list[Line]:
     view = mirror.view
     if not view.formulas:
         return [Line(census(mirror.made.get(view.box_of[node], ())) or "copies", "note")]
-    lines = []
+    lines: list[list[Line]] = []
     for position, operand in enumerate(node.inputs):
         tail = view.resolved[operand]
         if not _flows(mirror, tail, node, position):
@@ -244,15 +270,37 @@ def chain_rule(mirror: _Mirror, node: Node) -> list[Line]:
         if operand is not tail:
             right = rf"\textstyle\sum {_bracketed(right)}"  # a broadcast was folded into the edge
         sign = "=" if mirror.inflow[view.box_of[tail]] == 1 else r"\;{+}{=}\;"
-        lines.append(Line(f"{bar(view.tex[tail])} {sign} {right}", "formula"))
-    return lines[:_RULES] + ([Line("…", "note")] if len(lines) > _RULES else [])
+        rule = [Line(f"{adjoint(view, view.tex[tail])} {sign} {right}", "formula"), *worked_out(mirror, node, position)]
+        lines.append(rule)
+    shown = [line for rule in lines[:_RULES] for line in rule]
+    return shown + ([Line("…", "note")] if len(lines) > _RULES else [])
 
 
-def operand_rule(view: View, node: Node, position: int) -> str:
-    """The cotangent of one operand as LaTeX, from the op's own derivative."""
-    operands = [view.tex[view.resolved[i]] for i in node.inputs]
-    y = view.tex[node]
-    g = bar(y)
+def worked_out(mirror: _Mirror, node: Node, position: int) -> list[Line]:
+    """The chain rule of a scalar op with its numbers in place of the names, and the result; nothing without a run."""
+    run, view = mirror.run, mirror.view
+    if run is None or (node, position) not in run.contributions or any(i.shape for i in (node, *node.inputs)):
+        return []
+    names = {view.resolved[i]: latex_number(run.values[i]) for i in node.inputs}
+    names[node] = latex_number(run.values[node])
+    numbers = operand_rule(view, node, position, names, latex_number(run.gradients[node]))
+    result = latex_number(run.contributions[node, position]).removeprefix("(").removesuffix(")")
+    same = numbers.removeprefix("(").removesuffix(")") == result
+    return [Line(f"{{}} = {result}" if same else f"{{}} = {numbers} = {result}", "formula")]
+
+
+def operand_rule(
+    view: View, node: Node, position: int, names: Mapping[Node, str] | None = None, g: str | None = None
+) -> str:
+    """The cotangent of one operand as LaTeX, from the op's own derivative.
+
+    Args:
+        names: what stands for each value (its name unless said). g: what stands for the node's own gradient.
+    """
+    names = view.tex if names is None else names
+    operands = [names[view.resolved[i]] for i in node.inputs]
+    y = names[node]
+    g = adjoint(view, y) if g is None else g
     fields = {**node.attrs, "y": y, "g": g}
     latex: Sequence[str] = getattr(node.op.derivative, "latex", ())
     template = latex[position] if position < len(latex) else ""

@@ -24,11 +24,23 @@ BACKWARD_ROLES = frozenset({"adjoint", "gradient", "parameter_gradient", "accumu
 
 
 @dataclass(frozen=True)
+class Cells:
+    """A small heat map: rows of values from -1 to 1, 0 in the middle of the colours."""
+
+    rows: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Line:
-    """One line of a label: ``style`` is title, name (italic), shape (monospace), code (monospace), note or formula (LaTeX)."""
+    """One line of a label.
+
+    ``style`` is title, name (italic), shape (monospace), code (monospace), note, formula (LaTeX), value (a number),
+    stats (a tensor's summary) or cells (a heat map, in ``cells``).
+    """
 
     text: str
-    style: Literal["title", "name", "shape", "code", "note", "formula"] = "title"
+    style: Literal["title", "name", "shape", "code", "note", "formula", "value", "stats", "cells"] = "title"
+    cells: Cells | None = None
 
 
 @dataclass
@@ -59,7 +71,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Edge:
-    """An arrow from ``tail`` to ``head``; ``mirror_of`` is the index of the forward edge whose route it follows back."""
+    """An arrow from ``tail`` to ``head``; ``mirror_of`` is the index of the forward edge whose route it follows back.
+
+    ``label`` stands at its middle; ``weight`` is its width relative to the theme's stroke.
+    """
 
     tail: str
     head: str
@@ -67,6 +82,7 @@ class Edge:
     label: str = ""
     tooltip: str = ""
     mirror_of: int | None = None
+    weight: float = 1.0
 
 
 @dataclass

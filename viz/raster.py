@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import DrawError
-from viz.scene import Curve, Ellipse, Glyphs, Polygon, Rect, Scene, Shape, Text
+from viz.scene import Curve, Ellipse, Glyphs, Grid, Polygon, Rect, Scene, Shape, Text
 
 if TYPE_CHECKING:
     from matplotlib.path import Path
@@ -50,7 +50,7 @@ def scene_to_bytes(scene: Scene, kind: str, scale: float = 2.0) -> bytes:
     axes.set_ylim(scene.height, 0)
     for group in scene.groups:
         for shape in group.shapes:
-            axes.add_artist(_artist(shape))
+            axes.add_artist(_grid(shape) if isinstance(shape, Grid) else _artist(shape))
     out = io.BytesIO()
     with warnings.catch_warnings(), mpl.rc_context({"pdf.fonttype": 42}):
         warnings.filterwarnings("ignore", message="Glyph .* missing")
@@ -93,6 +93,22 @@ def _artist(shape: Shape) -> Any:
                 verticalalignment="baseline", horizontalalignment="left",
             )  # fmt: skip
     raise AssertionError(shape)
+
+
+def _grid(shape: Grid) -> Any:
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    squares, colours = [], []
+    for i, row in enumerate(shape.rows):
+        for k, colour in enumerate(row):
+            squares.append(Rectangle((shape.x + k * shape.side, shape.y + i * shape.side), shape.side, shape.side))
+            colours.append(colour)
+    width, height = shape.side * max(len(r) for r in shape.rows), shape.side * len(shape.rows)
+    squares.append(Rectangle((shape.x, shape.y), width, height))
+    colours.append("none")
+    edges = [*colours[:-1], shape.stroke]
+    return PatchCollection(squares, facecolors=colours, edgecolors=edges, linewidths=[0.2] * (len(edges) - 1) + [0.6])
 
 
 def _paint(shape: Rect | Ellipse) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Draw: from anything that has a picture to a file or a string.
 
-What enters: see :mod:`viz.adapt`. What leaves: svg, png, pdf or dot. Invariant: drawing needs no program outside of Python's
+What enters: see :mod:`viz.adapt`. What leaves: svg, png, pdf, dot or TikZ. Invariant: drawing needs no program outside of Python's
 packages, and never fails for want of an engine. ::
 
     graphc.draw(loss, "backprop.svg", backward=True)
@@ -22,15 +22,16 @@ from viz.raster import scene_to_bytes
 from viz.scene import Scene, build_scene
 from viz.svg import scene_to_svg
 from viz.theme import Theme, theme_of
+from viz.tikz import scene_to_tikz
 
-SUFFIXES = (".svg", ".png", ".pdf", ".dot")
+SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".tex")
 
 
 def draw(
     what: Any, path: str | os.PathLike[str] | None = None, *, backward: Any = False, wrt: Any = None, level: str = "ops",
-    theme: str = "light", direction: str | None = None, name: str | None = None,
+    theme: str = "light", direction: str | None = None, name: str | None = None, notation: str = "bar", values: Any = None,
 ) -> str | None:  # fmt: skip
-    """Draw a graph, to a file by its suffix (.svg, .png, .pdf, .dot) or as SVG text.
+    """Draw a graph, to a file by its suffix (.svg, .png, .pdf, .dot, .tex) or as SVG text.
 
     Args:
         what: a value, a dict of values, a Graph, a Stage of a trace, a Program, a fusion or a LoopProgram.
@@ -38,13 +39,19 @@ def draw(
         backward: True draws the backward graph as a mirror beside the forward one; or a mapping node -> gradient, or a Graph
             whose outputs are gradients named after inputs and parameters.
         wrt: what to differentiate with respect to; all trainable parameters unless said, or else all float inputs.
-        level: "ops" folds broadcasts away and gives each op's backward part one box; "primitives" shows all.
+        level: "layers" gives each layer one box and folds layers that repeat ("×4"); "ops" folds broadcasts away and gives each
+            op's backward part one box; "primitives" shows all; "kernels" what is launched, of a Program or a graph without
+            open sizes.
+        notation: of gradients, "bar" (x̄) or "leibniz" (∂L/∂x).
+        values: input name -> array: runs the graph and shows every value (a number, or mean, spread, range and a heat map), with
+            ``backward`` also every gradient, the chain rule with its numbers, and contributions on edges as wide as their norm.
         theme: "light", "dark", "projector" or "print". direction: "LR" or "TB"; by size unless said. name: of the picture.
 
     Returns:
         The SVG if ``path`` is None, else None.
 
     Raises:
+        InputError: ``values`` do not fit the inputs.
         DrawError: it cannot be drawn, an unknown suffix, a folder that cannot be written.
         DifferentiationError: with ``backward=True``, a path without a derivative.
 
@@ -56,7 +63,8 @@ def draw(
     """
     suffix = _suffix(path)
     colours = theme_of(theme)
-    diagram = diagram_of(what, backward=backward, wrt=wrt, level=level, direction=direction, name=name)
+    diagram = diagram_of(what, backward=backward, wrt=wrt, level=level, direction=direction, name=name,
+                         notation=notation, values=values)  # fmt: skip
     scene, layout = scene_of(diagram, colours)
     if path is None:
         return scene_to_svg(scene)
@@ -65,6 +73,8 @@ def draw(
             data = scene_to_svg(scene).encode()
         case ".dot":
             data = to_dot(diagram, layout, colours).encode("utf-8", "replace")
+        case ".tex":
+            data = scene_to_tikz(scene).encode("utf-8", "replace")
         case _:
             data = scene_to_bytes(scene, suffix[1:])
     _write(Path(path), data)

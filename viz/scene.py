@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from viz.fonts import text_width, truncate
-from viz.labels import DOUBLE, ROUND, Label
+from viz.labels import DOUBLE, ROUND, Label, cells_size
 from viz.layout import Frame, Layout, Place, Point
-from viz.model import BACKWARD_ROLES, Box, Diagram, Edge
+from viz.model import BACKWARD_ROLES, Box, Cells, Diagram, Edge
 from viz.theme import Theme
 
 MARGIN = 16.0
@@ -80,7 +80,19 @@ class Glyphs:
     text: str
 
 
-Shape = Rect | Ellipse | Curve | Polygon | Text | Glyphs
+@dataclass(frozen=True)
+class Grid:
+    """Square cells, each with its colour; ``text`` is what a screen reader says."""
+
+    x: float
+    y: float
+    side: float
+    rows: tuple[tuple[str, ...], ...]
+    stroke: str
+    text: str
+
+
+Shape = Rect | Ellipse | Curve | Polygon | Text | Glyphs | Grid
 
 
 @dataclass
@@ -169,9 +181,11 @@ def _box(box: Box, place: Place, label: Label, theme: Theme) -> Group:
         group.shapes.append(_line((place.x - arm, place.y), (place.x + arm, place.y), stroke, theme.stroke * 1.2))
         group.shapes.append(_line((place.x, place.y - arm), (place.x, place.y + arm), stroke, theme.stroke * 1.2))
     for line in label.lines:
-        ink = theme.faint if line.line.style in ("shape", "note") else colour
+        ink = theme.faint if line.line.style in ("shape", "note", "stats") else colour
         x, y = place.x + line.x, place.y + line.y
-        if line.formula is not None and line.formula.paths:
+        if line.line.cells is not None:
+            group.shapes.append(_grid(line.line.cells, x, y, theme))
+        elif line.formula is not None and line.formula.paths:
             group.shapes.append(Glyphs(x, y, line.formula.paths, ink, line.formula.text))
         else:
             text = line.formula.text if line.formula is not None else line.line.text
@@ -223,6 +237,8 @@ def _frame(index: int, frame: Frame, theme: Theme) -> Group:
 
 def _edge(index: int, edge: Edge, route: list[Point], theme: Theme, plain: bool = False) -> Group:
     w = theme.stroke
+    if edge.weight != 1.0:
+        w = max(w * edge.weight, 0.5)
     stroke, weight, dash, arrow = {
         "forward": (theme.forward, w, (), True),
         "backward": (theme.backward, w * 1.1, (7.0 + w, 3.0 + w), True),
@@ -238,7 +254,65 @@ def _edge(index: int, edge: Edge, route: list[Point], theme: Theme, plain: bool 
         points, head = _arrow(points, length)
         group.shapes.append(Polygon(head, stroke))
     group.shapes.insert(0, Curve(tuple(points), stroke, weight, dash))
+    if edge.label and _room(route) > text_width(edge.label, "sans", theme.size * 0.78) + theme.size:
+        group.shapes += _edge_label(edge.label, middle(route), theme, edge.kind == "backward")
     return group
+
+
+def _edge_label(text: str, at: Point, theme: Theme, backward: bool) -> list[Shape]:
+    """A label on a halo of the background's colour, so that lines below do not cross it."""
+    size = theme.size * 0.78
+    width = text_width(text, "sans", size)
+    x, y = at[0] - width / 2, at[1] + size * 0.36
+    halo = Rect(x - 2.5, y - size * 0.92, width + 5, size * 1.22, 3.0, theme.background, theme.background, 0.1)
+    return [halo, Text(x, y, text, size, "sans", theme.backward_text if backward else theme.text)]
+
+
+def _room(route: list[Point]) -> float:
+    """How far apart the ends of a route are: where that is little, a label would cover the arrow."""
+    return max(abs(route[-1][0] - route[0][0]), 2.0 * abs(route[-1][1] - route[0][1]))
+
+
+def middle(route: list[Point]) -> Point:
+    """The point of a route at the middle of its pieces.
+
+    >>> middle([(0, 0), (1, 0), (2, 0), (3, 0)])
+    (1.5, 0.0)
+    """
+    pieces = (len(route) - 1) // 3
+    k, t = divmod(pieces / 2, 1)
+    k = int(k) - 1 if t == 0 and pieces % 2 == 0 and k == pieces else int(k)
+    a, b, c, d = route[3 * k : 3 * k + 4]
+    u = 1 - t
+    x, y = (u**3 * p + 3 * u * u * t * q + 3 * u * t * t * r + t**3 * s for p, q, r, s in zip(a, b, c, d, strict=True))
+    return x, y
+
+
+def _grid(cells: Cells, x: float, y: float, theme: Theme) -> Grid:
+    width, _ = cells_size(cells, theme)
+    side = width / max(len(r) for r in cells.rows)
+    rows = tuple(tuple(signed_colour(v, theme) for v in row) for row in cells.rows)
+    return Grid(x, y, side, rows, theme.cluster, "heat map of the values")
+
+
+_STEPS = 8  # shades on either side of 0: few, so that cells of one shade are one path
+
+
+def signed_colour(value: float, theme: Theme) -> str:
+    """A value from -1 to 1 on the diverging scale: blue below 0, the background at 0, orange above.
+
+    >>> from viz.theme import LIGHT
+    >>> signed_colour(0.0, LIGHT), signed_colour(1.0, LIGHT), signed_colour(-1.0, LIGHT)
+    ('#ffffff', '#d55e00', '#0072b2')
+    """
+    share = min(abs(round(value * _STEPS) / _STEPS), 1.0)
+    end = theme.positive if value > 0 else theme.negative
+    mixed = [round(a + (b - a) * share) for a, b in zip(_rgb(theme.background), _rgb(end), strict=True)]
+    return "#{:02x}{:02x}{:02x}".format(*mixed)
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def _arrow(points: list[Point], length: float) -> tuple[list[Point], tuple[Point, ...]]:
@@ -283,6 +357,10 @@ def _captions(diagram: Diagram, layout: Layout, theme: Theme, bounds: tuple[floa
         rows.append(("saved", "saved for the backward pass"))
     if any(b.role == "accumulate" for b in diagram.boxes.values()):
         rows.append(("accumulate", "contributions are added"))
+    if any(line.cells is not None for b in diagram.boxes.values() for line in b.lines):
+        rows.append(("cells", "below, at and above 0"))
+    if any(e.weight != 1.0 for e in diagram.edges):
+        rows.append(("width", "wider: a larger gradient flows"))
     for i, (kind, text) in enumerate(rows):
         group = Group(f"l{i}", "legend", "")
         mid = y - size * 0.28
@@ -293,6 +371,13 @@ def _captions(diagram: Diagram, layout: Layout, theme: Theme, bounds: tuple[floa
             group.shapes.append(
                 _line((x + 30 - r, mid - r * 0.5), (x + 30 - r, mid + r * 0.5), theme.backward, theme.stroke)
             )
+        elif kind == "cells":
+            colours = tuple(signed_colour(v, theme) for v in (-1.0, 0.0, 1.0))
+            group.shapes.append(Grid(x + 2, mid - size * 0.35, size * 0.7, (colours,), theme.cluster, ""))
+        elif kind == "width":
+            for k, width in enumerate((0.6, 1.4, 2.6)):
+                a = x + 2 + 13 * k
+                group.shapes.append(_line((a, mid), (a + 10, mid), theme.backward, theme.stroke * width))
         else:
             line = Edge("", "", "saved" if kind == "saved" else "correspondence")
             route = [(x, mid), (x + 12, mid), (x + 24, mid), (x + 36, mid)]

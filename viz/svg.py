@@ -11,7 +11,7 @@ import re
 from html import escape
 
 from viz.fonts import FAMILIES
-from viz.scene import Curve, Ellipse, Glyphs, Group, Polygon, Rect, Scene, Shape, Text
+from viz.scene import Curve, Ellipse, Glyphs, Grid, Group, Polygon, Rect, Scene, Shape, Text
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -76,6 +76,8 @@ def _shape(shape: Shape) -> str:
             return f'<polygon points="{_points(shape.points)}" fill="{shape.fill}"/>'
         case Text():
             return _label(shape)
+        case Grid():
+            return _grid(shape)
         case Glyphs():
             data = " ".join(_tight(p) for p in shape.paths)
             return (
@@ -83,6 +85,22 @@ def _shape(shape: Shape) -> str:
                 f'aria-label="{_text(shape.text)}" d="{data}"/>'
             )
     raise AssertionError(shape)
+
+
+def _grid(shape: Grid) -> str:
+    """Cells of one colour are one path."""
+    by_colour: dict[str, list[str]] = {}
+    side = _n(shape.side)
+    for i, row in enumerate(shape.rows):
+        for k, colour in enumerate(row):
+            corner = f"M{_n(shape.x + k * shape.side)} {_n(shape.y + i * shape.side)}"
+            by_colour.setdefault(colour, []).append(f"{corner}h{side}v{side}h-{side}z")
+    width, height = shape.side * max(len(r) for r in shape.rows), shape.side * len(shape.rows)
+    cells = "".join(f'<path d="{"".join(paths)}" fill="{colour}"/>' for colour, paths in by_colour.items())
+    return (
+        f'<g role="img" aria-label="{_text(shape.text)}" shape-rendering="crispEdges">{cells}<rect x="{_n(shape.x)}" '
+        f'y="{_n(shape.y)}" width="{_n(width)}" height="{_n(height)}" fill="none" stroke="{shape.stroke}" stroke-width="0.6"/></g>'
+    )
 
 
 def _label(shape: Text) -> str:

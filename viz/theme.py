@@ -36,6 +36,8 @@ class Theme:
     output_fill: str
     cluster: str
     cluster_fill: str
+    positive: str = "#D55E00"  # ends of the scale of signed values, 0 is the background
+    negative: str = "#0072B2"
     size: float = 15.0
     stroke: float = 1.6
 
@@ -51,13 +53,14 @@ DARK = Theme(
     backward_text="#F5A66F", correspondence="#9A9A9A", saved="#3CC29A", forward_fill="#1D3444", backward_fill="#45291A",
     input_fill="#20242C", parameter_fill="#433A16", gradient_fill="#6E3A17", constant_fill="#2B2E35",
     output_fill="#1F4863", cluster="#4A4F59", cluster_fill="#1B1E24",
+    positive="#F0803C", negative="#56B4E9",
 )  # fmt: skip
 PROJECTOR = replace(LIGHT, name="projector", text="#000000", faint="#404040", size=20.0, stroke=3.0, cluster="#9A9A9A")
 PRINT = replace(
     LIGHT, name="print", text="#000000", faint="#404040", forward="#000000", backward="#000000", backward_text="#000000",
     correspondence="#6B6B6B", saved="#555555", forward_fill="#F4F4F4", backward_fill="#DADADA", input_fill="#FFFFFF",
     parameter_fill="#FFFFFF", gradient_fill="#C4C4C4", constant_fill="#EEEEEE", output_fill="#E6E6E6", cluster="#A0A0A0",
-    cluster_fill="#FBFBFB",
+    cluster_fill="#FBFBFB", positive="#000000", negative="#8A8A8A",
 )  # fmt: skip
 THEMES = {t.name: t for t in (LIGHT, DARK, PROJECTOR, PRINT)}
 

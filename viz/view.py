@@ -19,14 +19,13 @@ from graphc.errors import DrawError
 from graphc.ir import Graph, Node
 from graphc.provenance import Origin
 from graphc.text import print_node, value_names
+from viz.collapse import LIMIT, Collapse, collapse
 from viz.fonts import truncate
 from viz.formula import latex_name
 from viz.model import Box, Diagram, Direction, Edge, Line, Role
 
-LIMIT = 60  # visible nodes from which scopes collapse
-CROWD = 160  # boxes from which even collapsed graphs are cut into bands
-BANDS = 24
 SMALL = 12  # nodes up to which a graph runs from left to right
+LEVELS = ("layers", "ops", "primitives")  # and "kernels", which is no view of the graph
 FORMULAS = 80  # boxes up to which formulas are set
 _TOOLTIP = 600
 _ANCESTRY = 64  # derivations that are followed back
@@ -53,6 +52,9 @@ class View:
     outputs: dict[str, Node] = field(default_factory=dict)
     formulas: bool = True
     shapes: bool = True
+    notation: str = "bar"  # of gradients: "bar" or "leibniz"
+    loss_tex: str = "L"
+    collapse: Collapse = field(default_factory=Collapse)
 
 
 def build_view(graph: Graph, *, level: str = "ops", direction: str | None = None, name: str | None = None) -> View:
@@ -61,21 +63,22 @@ def build_view(graph: Graph, *, level: str = "ops", direction: str | None = None
     Raises:
         DrawError: an unknown level or direction, or a graph without nodes.
     """
-    if level not in ("ops", "primitives"):
-        raise DrawError(f"level={level!r}", help="choose 'ops' or 'primitives'")
+    if level not in LEVELS:
+        raise DrawError(f"level={level!r}", help="choose 'layers', 'ops', 'primitives' or 'kernels'")
     if direction not in (None, "", "LR", "TB"):
         raise DrawError(f"direction={direction!r}", help="choose 'LR' or 'TB'")
     if not graph.nodes:
         raise DrawError(f"graph {graph.name} has no nodes to draw", help="give it an output")
     view = View(graph, Diagram(name or graph.name), level)
     visible = _resolve(view)
-    keys = _group(visible)
+    view.collapse = collapse(visible, _frame_of, level)
+    keys = view.collapse.keys
     boxes = len(set(keys.values())) if keys else len(visible)
     view.formulas = boxes <= FORMULAS
     view.shapes = any(n.shape for n in visible)
     view.names = value_names(graph)
     _name(view, visible)
-    view.diagram.direction = _direction(direction, len(visible))
+    view.diagram.direction = _direction(direction, boxes)
     if keys:
         _collapsed_boxes(view, visible, keys)
     else:
@@ -98,7 +101,7 @@ def _resolve(view: View) -> list[Node]:
     roots = set(view.graph.roots)
     visible = []
     for node in view.graph.nodes:
-        hidden = view.level == "ops" and node.op.name == "broadcast" and node not in roots
+        hidden = view.level != "primitives" and node.op.name == "broadcast" and node not in roots
         view.resolved[node] = view.resolved[node.inputs[0]] if hidden else node
         if not hidden:
             visible.append(node)
@@ -120,7 +123,12 @@ def short_name(node: Node) -> str:
 def _name(view: View, visible: Iterable[Node]) -> None:
     names = {node: key for key, node in reversed(list(view.graph.outputs.items()))}
     count = 0
+    positions = view.collapse.positions(visible)
+    known: dict[Any, str] = {}  # copies of a folded layer are named alike
     for node in visible:
+        if positions[node] in known:
+            view.tex[node] = known[positions[node]]
+            continue
         name = short_name(node) or ("" if node.op.is_source else names.get(node, ""))
         if node.op.name == "constant":
             view.tex[node] = _number(node) or r"\mathrm{const}"
@@ -129,6 +137,7 @@ def _name(view: View, visible: Iterable[Node]) -> None:
         else:
             count += 1
             view.tex[node] = f"v_{{{count}}}"
+        known[positions[node]] = view.tex[node]
 
 
 def _number(node: Node) -> str:
@@ -221,21 +230,9 @@ def tooltip(view: View, node: Node) -> str:
 # --- collapsing ----------------------------------------------------------------------------------------------------
 
 
-def _group(visible: list[Node]) -> dict[Node, Any]:
-    """Node -> key of its collapsed box; empty if nothing need collapse."""
-    if len(visible) <= LIMIT:
-        return {}
-    scopes = {n: () if n.op.name == "input" else scope_of(n) for n in visible}
-    deepest = max(len(s) for s in scopes.values())
-    keys: dict[Node, Any] = {}
-    for depth in range(deepest, 0, -1):
-        keys = {n: (s[:depth] if s else n) for n, s in scopes.items()}
-        if len(set(keys.values())) <= LIMIT:
-            break
-    if len(set(keys.values()) if keys else visible) > CROWD:
-        size = -(-len(visible) // BANDS)
-        return {n: i // size for i, n in enumerate(visible)}
-    return keys
+def _frame_of(node: Node) -> tuple[str, ...]:
+    """The scope whose frame a node stands in: inputs stand outside of all."""
+    return () if node.op.name == "input" else scope_of(node)
 
 
 def _collapsed_boxes(view: View, visible: list[Node], keys: Mapping[Node, Any]) -> None:
@@ -243,16 +240,42 @@ def _collapsed_boxes(view: View, visible: list[Node], keys: Mapping[Node, Any]) 
     for node in visible:
         members.setdefault(keys[node], []).append(node)
     position = {n: i for i, n in enumerate(visible, 1)}
+    copies = view.collapse.copies
     for i, (key, nodes) in enumerate(members.items()):
         box_id = f"n{i}"
         view.box_of.update(dict.fromkeys(nodes, box_id))
-        if len(nodes) == 1:
-            view.diagram.add(node_box(view, nodes[0], box_id))
+        first = [n for n in nodes if copies.get(n, ((), 0))[1] == 0]
+        if len(first) == 1:
+            box = node_box(view, first[0], box_id)
+            view.diagram.add(replace(box, scope=view.collapse.display(view.collapse.shown[first[0]])))
             continue
-        title = "/".join(key) if isinstance(key, tuple) else f"nodes {position[nodes[0]]} to {position[nodes[-1]]}"
-        lines = (Line(truncate(title, 36), "title"), Line(f"{len(nodes)} nodes", "note"), Line(census(nodes), "note"))
+        banded = isinstance(key, int)
+        title = f"nodes {position[nodes[0]]} to {position[nodes[-1]]}" if banded else _scope_title(view, key)
         backward = all(is_backward(n) for n in nodes)
-        view.diagram.add(Box(box_id, "collapsed", lines, f"{title}: {census(nodes, 40)}", (), backward=backward))
+        tip = f"{title}: {census(nodes, 40)}"
+        frame = view.collapse.display(key)[:-1] if view.level == "layers" and not banded else ()
+        lines = (Line(truncate(title, 36), "title"), *_layer_lines(view, first))
+        view.diagram.add(Box(box_id, "collapsed", lines, tip, frame, backward=backward))
+
+
+def _scope_title(view: View, key: tuple[str, ...]) -> str:
+    names = view.collapse.display(key)
+    return names[-1] if view.level == "layers" else "/".join(names)
+
+
+def _layer_lines(view: View, nodes: list[Node]) -> tuple[Line, ...]:
+    """What a collapsed box says: at level "layers" its result's type and its weights, else what is in it."""
+    if view.level != "layers":
+        return (Line(f"{len(nodes)} nodes", "note"), Line(census(nodes), "note"))
+    ops = [n for n in nodes if not n.op.is_source]
+    lines = [Line(census(ops), "note")] if ops else []
+    weights = [n.attrs["variable"].value.size for n in nodes if n.op.name == "parameter"]
+    if weights:
+        each = " each" if any(view.collapse.copies.get(n) for n in nodes) else ""
+        lines.append(Line(f"{sum(weights):,} parameters{each}", "note"))
+    if ops:
+        lines.append(Line(truncate(str(ops[-1].type), 30), "shape"))
+    return tuple(lines)
 
 
 def census(nodes: Iterable[Node], most: int = 3) -> str:
@@ -273,7 +296,7 @@ def _edges(view: View, visible: list[Node]) -> None:
         for position, operand in enumerate(node.inputs):
             tail = view.resolved[operand]
             pair = view.box_of[tail], view.box_of[node]
-            if pair[0] == pair[1]:
+            if pair[0] == pair[1] or view.collapse.between_copies(tail, node):
                 continue
             if collapsed and pair in found:
                 view.uses[found[pair]].append((tail, node, position))

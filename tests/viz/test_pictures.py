@@ -14,8 +14,8 @@ import pytest
 
 import graphc
 import viz
-from graphc import ops
-from graphc.errors import DrawError
+from graphc import interpreter, ops
+from graphc.errors import DrawError, GraphcError
 from graphc.ir import Graph, Node
 from viz import engines
 from viz.adapt import diagram_of
@@ -25,7 +25,9 @@ from viz.labels import ROUND, measure
 from viz.layout import Layout, place
 from viz.model import Diagram
 from viz.render import scene_of
+from viz.scene import Grid
 from viz.theme import LIGHT, PROJECTOR, THEMES
+from viz.values import run_view
 
 SVG = "{http://www.w3.org/2000/svg}"
 EXAMPLES = [scalar, perceptron, classifier]
@@ -301,7 +303,7 @@ def test_themes_differ_and_keep_line_kinds() -> None:
     [
         ({"theme": "neon"}, "light, dark, projector, print"),
         ({"direction": "UP"}, "'LR' or 'TB'"),
-        ({"level": "atoms"}, "'ops' or 'primitives'"),
+        ({"level": "atoms"}, "'ops', 'primitives' or 'kernels'"),
         ({"path": "p.gif"}, r"\.svg, \.png, \.pdf, \.dot"),
         ({"path": "p"}, "without a suffix"),
         ({"path": "/nonexistent/folder/p.svg"}, "cannot be written"),
@@ -325,20 +327,121 @@ def test_backward_needs_a_loss() -> None:
 # --- large graphs --------------------------------------------------------------------------------------------------
 
 
-def blocks(count: int) -> Node:
+def blocks(count: int, alike: bool = True) -> Node:
     y = x = ops.input("x", (4,))
     for i in range(count):
         with graphc.scope(f"block{i}"):
             y = ops.tanh(y * 1.01 + x) * ops.sigmoid(y) - y
+            y = y if alike or i % 2 else ops.exp(y)
     return ops.sum(y)
 
 
 def test_scopes_collapse() -> None:
-    diagram = diagram_of(blocks(12), backward=True)
+    diagram = diagram_of(blocks(12, alike=False), backward=True)
     collapsed = [b for b in diagram.boxes.values() if b.role == "collapsed"]
     assert [b.title for b in collapsed] == [f"block{i}" for i in range(12)]
     assert all(f"g{b.id}" in diagram.boxes for b in collapsed)
     assert not [b for b in diagram_of(blocks(3)).boxes.values() if b.role == "collapsed"]
+
+
+def test_layers_that_repeat_are_folded() -> None:
+    diagram = diagram_of(blocks(12), backward=True)
+    titles = [b.title for b in diagram.boxes.values()]
+    assert titles.count("tanh") == titles.count("∂ tanh") == 1
+    assert {b.scope for b in diagram.boxes.values() if b.title == "tanh"} == {("block ×12",)}
+    ends = {(diagram.boxes[e.tail].title, diagram.boxes[e.head].title) for e in diagram.edges if e.kind == "forward"}
+    assert ("sub", "sum") in ends and ("x", "mul") in ends and ("sub", "mul") not in ends
+
+
+def test_level_layers_has_a_box_a_layer() -> None:
+    x = ops.input("x", ("batch", 16))
+    net = graphc.nn.Sequential(*[graphc.nn.Dense(16) for _ in range(3)], graphc.nn.Dense(2), name="net")
+    diagram = diagram_of(ops.mean(net(x)), level="layers", backward=True)
+    boxes = {b.title: b for b in diagram.boxes.values()}
+    assert {"x", "dense ×3", "dense_3", "mean", "∂ dense ×3", "∂ dense_3"} <= set(boxes)
+    assert "272 parameters each" in [line.text for line in boxes["dense ×3"].lines]
+    assert "34 parameters" in [line.text for line in boxes["dense_3"].lines]
+
+
+def test_level_kernels_shows_what_is_launched() -> None:
+    x = ops.input("x", (4, 3))
+    y = ops.sum(ops.tanh(x) @ ops.parameter("w", (3, 2)))
+    diagram = diagram_of(y, level="kernels")
+    kernels = [b for b in diagram.boxes.values() if b.role == "kernel"]
+    program = graphc.compile(y, cache=False)
+    assert [b.title for b in kernels] == [launch.kernel for launch in program.loops.launches]
+    assert len(diagram_of(program, level="kernels").boxes) == len(diagram.boxes)
+    with pytest.raises(DrawError, match="leaves batch open"):
+        diagram_of(ops.sum(ops.input("x", ("batch",))), level="kernels")
+
+
+# --- numbers -------------------------------------------------------------------------------------------------------
+
+
+def lines_of(diagram: Diagram, title: str) -> list[str]:
+    return [line.text for b in diagram.boxes.values() if b.title == title for line in b.lines]
+
+
+def test_numbers_are_those_of_the_interpreter() -> None:
+    diagram = diagram_of(scalar(), backward=True, values={"a": 2.0, "b": -3.0, "c": 10.0})
+    assert "= −3" in lines_of(diagram, "b") and "= 4" in lines_of(diagram, "add") and "= 0.964" in lines_of(diagram, "tanh")
+    assert "= −2.609" in lines_of(diagram, r"\bar{a}") and "= 1.928" in lines_of(diagram, r"\bar{b}")
+    assert r"{} = 0.964 \cdot ({-}3) = {-}2.89" in lines_of(diagram, "∂ mul")
+    labels = {e.label for e in diagram.edges if e.kind == "backward"}
+    assert {"−2.89", "0.283", "1.93", "0.964", "4"} <= labels  # −2.89 + 0.283 = −2.609
+    widths = {e.label: e.weight for e in diagram.edges if e.label}
+    assert widths["4"] > widths["1.93"] > widths["0.283"]
+
+
+def test_tensors_show_their_statistics_and_a_heat_map() -> None:
+    image = np.linspace(-1, 1, 3 * 784, dtype=np.float32).reshape(3, 784)
+    diagram = diagram_of(classifier(), backward=True, values={"image": image, "label": np.eye(10, dtype=np.float32)[:3]})
+    box = next(b for b in diagram.boxes.values() if b.title == "image")
+    assert any(line.text.startswith("mean") and line.text.endswith("−1 … 1") for line in box.lines)
+    cells = next(line.cells for line in box.lines if line.cells is not None)
+    assert len(cells.rows) == 3 and cells.rows[0][0] < -0.9 < 0.9 < cells.rows[2][-1]
+    assert any(e.label.startswith("‖·‖") for e in diagram.edges)
+
+
+def test_gradients_with_broadcasts_and_reuse_agree_with_grad() -> None:
+    x, w = ops.input("x", (3, 2)), ops.input("w", (2,))
+    loss = ops.sum(ops.exp(x * w) * (w + 1.0)) + ops.sum(w * w)
+    arrays = {"x": np.float32([[1, 2], [0.5, -1], [0, 3]]), "w": np.float32([0.3, -0.2])}
+    found = run_view(Graph("g", {"loss": loss}), arrays, loss)
+    for node in (x, w):
+        want = interpreter.evaluate(graphc.grad(loss, wrt=node), arrays)
+        np.testing.assert_allclose(found.gradients[node], want, rtol=1e-5)
+
+
+def test_numbers_need_inputs_and_a_graph_of_bounded_size() -> None:
+    with pytest.raises(GraphcError, match="b"):
+        diagram_of(scalar(), values={"a": 1.0})
+    with pytest.raises(DrawError, match="numbers are shown on up to"):
+        diagram_of(blocks(200), values={"x": np.zeros(4, np.float32)})
+
+
+def test_notation() -> None:
+    assert r"\frac{\partial \mathrm{loss}}{\partial a}" in [
+        b.title for b in diagram_of(scalar(), backward=True, notation="leibniz").boxes.values()
+    ]
+    with pytest.raises(DrawError, match="notation"):
+        diagram_of(scalar(), backward=True, notation="dots")
+
+
+@pytest.mark.parametrize("theme", sorted(THEMES))
+def test_numbers_stay_in_their_boxes(theme: str) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 784)).astype(np.float32)
+    arrays = {"image": x, "label": np.eye(10, dtype=np.float32)[:3]}
+    diagram = diagram_of(classifier(), backward=True, values=arrays)
+    scene, layout = scene_of(diagram, THEMES[theme])
+    assert overlapping(layout) == []
+    for group in scene.groups:
+        if group.id in layout.places:
+            place_ = layout.places[group.id]
+            for shape in group.shapes:
+                if isinstance(shape, Grid):
+                    assert max(len(r) for r in shape.rows) * shape.side < place_.width
+                    assert len(shape.rows) * shape.side < place_.height
 
 
 def test_a_huge_graph_is_drawn_in_bands() -> None:
