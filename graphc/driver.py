@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from graphc import interpreter, text
+from graphc.binding import bind, check_outputs
 from graphc.errors import CompileError, GraphError
 from graphc.ir import Graph, Node, picture
 from graphc.loops.ir import LoopProgram
@@ -92,6 +93,13 @@ class Specialisation:
     types: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = field(default_factory=dict)
     variables: list[np.ndarray] = field(default_factory=list)
     results: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = field(default_factory=list)
+    native: Any = None  # graphc.targets.cpu.step.NativeStep, where the target has one
+    call: Callable[..., Any] = field(default=lambda inputs, out=None: NotImplemented)
+
+    @property
+    def graph_variables(self) -> tuple[Any, ...]:
+        """The variables that the graph reads or updates."""
+        return tuple(node.attrs["variable"] for node in self.graph.parameters)
 
 
 class Program:
@@ -119,8 +127,8 @@ class Program:
         self._observers = list(observers)
         self._lock = threading.RLock()
         self._specialisations: dict[tuple[Any, ...], Specialisation] = {}
-        self._by_shapes: dict[tuple[Any, ...], Specialisation] = {}
         self._latest: Specialisation | None = None
+        self._call: Callable[..., Any] = lambda inputs, out=None: NotImplemented
         self._names = tuple(n.name for n in graph.inputs)
         self._expected = frozenset(self._names)
         if not graph.symbols:
@@ -128,44 +136,70 @@ class Program:
 
     # --- calling ---------------------------------------------------------------------------------------------------
 
-    def __call__(self, /, **inputs: Any) -> Any:
-        """Run once; returns the outputs by name (or the value itself if one node was compiled)."""
-        arrays, found = self._fast_inputs(inputs)
-        if found is None:
-            arrays, sizes = interpreter.check_inputs(self.graph, inputs)
-            found = self.specialise(sizes)
-            arrays = {n: np.require(a, requirements=("C", "A", "E")) for n, a in arrays.items()}
-        outputs = self._run(found, arrays)
-        return next(iter(outputs.values())) if self._single else outputs
+    def __call__(self, /, *, out: Any = None, **inputs: Any) -> Any:
+        """Run once; returns the outputs by name (or the value itself if one node was compiled).
 
-    def _fast_inputs(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], Specialisation | None]:
-        """The usual call: contiguous arrays of a known specialisation. Anything else goes the explaining way."""
-        if inputs.keys() != self._expected:
-            return {}, None
-        try:
-            key = tuple(inputs[n].shape for n in self._names)
-        except AttributeError:
-            return {}, None
-        found = self._by_shapes.get(key)
-        if found is None:
-            return {}, None
-        for name in self._names:
-            array = inputs[name]
-            expected = found.types[name][0]
-            if type(array) is not np.ndarray or array.dtype != expected:
-                return {}, None
-            flags = array.flags
-            if not (flags.c_contiguous and flags.aligned):
-                return {}, None
-        return dict(inputs), found
+        Args:
+            out: arrays to write outputs into, by name (``"result"`` if one node was compiled): C-contiguous, of the output's
+                dtype and shape, apart from all other arrays of the call. Outputs that it does not name are made.
+            inputs: by name.
+        """
+        # The latest specialisation's native callable looks first; it answers NotImplemented unless everything fits.
+        if out is None:
+            result = self._call(inputs)
+        else:
+            result = self._call(inputs, out) if type(out) is dict else NotImplemented
+        return result if result is not NotImplemented else self._explain(inputs, out)
 
-    def _run(self, found: Specialisation, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def bind(
+        self, *names: str, out: Mapping[str, np.ndarray] | None = None, **arrays: np.ndarray
+    ) -> Callable[..., Any]:
+        """A callable that takes the inputs ``names``, by position or name; the cheapest way to call a program often.
+
+        Args:
+            names: the inputs that each call gives, in the order of its positional arguments.
+            out: arrays that every call writes its outputs into.
+            arrays: inputs that stay the same arrays; each call reads their contents anew.
+
+        Raises:
+            InputError: an input is missing, given twice or unknown, or an array does not fit as it is.
+
+        >>> from graphc.ops import input
+        >>> x, y = input("x", (2,)), input("y", (2,))
+        >>> add = compile(x + y).bind("x", y=np.float32([1, 2]))
+        >>> add(np.float32([10, 20])).tolist()
+        [11.0, 22.0]
+        """
+        return bind(self, names, arrays, out)
+
+    def _explain(self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None) -> Any:
+        """What the native callable did not take: other sizes, arrays to convert, mistakes to explain."""
+        if out is not None and "out" in self._expected:  # an input of that name
+            inputs, out = {**inputs, "out": out}, None
+        checked, sizes = interpreter.check_inputs(self.graph, inputs)
+        found = self.specialise(sizes)
+        arrays = {n: np.require(a, requirements=("C", "A", "E")) for n, a in checked.items()}
+        given = check_outputs(out, found, arrays)
+        result = found.call(arrays, given) if given else found.call(arrays)
+        self._call = found.call
+        if result is NotImplemented:
+            outputs = self._run(found, arrays, given)
+            result = next(iter(outputs.values())) if self._single else outputs
+            if found.native is not None:
+                found.native.widen()  # another call is in flight
+        return result
+
+    def _run(
+        self, found: Specialisation, arrays: Mapping[str, np.ndarray], out: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         if self.options.strict or found.executable is None:
             outputs, updates = interpreter.run_with_updates(found.graph, dict(arrays), strict=self.options.strict)
             for variable, value in updates.items():
                 variable.value = value
-            return outputs
-        results = {name: np.empty(shape, dtype) for name, shape, dtype in found.results}
+            for name, array in out.items():
+                array[...] = outputs[name]
+            return {**outputs, **out}
+        results = {n: out[n] if n in out else np.empty(shape, dtype) for n, shape, dtype in found.results}
         found.executable.run([*(arrays[n] for n in self._names), *found.variables, *results.values()])
         return results
 
@@ -179,8 +213,8 @@ class Program:
             if found is None:
                 found = self._compile(dict(sizes))
                 self._specialisations[key] = found
-                self._by_shapes[tuple(found.types[n][1] for n in self._names)] = found
             self._latest = found
+            self._call = found.call
             return found
 
     def _compile(self, sizes: dict[str, int]) -> Specialisation:
@@ -197,6 +231,11 @@ class Program:
             made.results = [
                 (name, node.type.static_shape, node.dtype.numpy) for name, node in graph.outputs.items()
             ]  # fmt: skip
+            native = getattr(made.executable, "native_step", None)
+            if native is not None and not self.options.strict:
+                made.native = native(made.variables, [name for name, _, _ in made.results], self._single)
+        if made.native is not None:
+            made.call = made.native.step()
         made.seconds = perf_counter() - start
         return made
 

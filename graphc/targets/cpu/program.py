@@ -33,6 +33,7 @@ from graphc.targets.cpu.host import VectorTarget, vector_target
 from graphc.targets.cpu.jit import Library, emit_assembly, emit_object, llvm_version, load_object
 from graphc.targets.cpu.object_cache import ObjectCache, cache_key, default_directory
 from graphc.targets.cpu.recorder import Recorder, Recording, recorder_symbols
+from graphc.targets.cpu.step import Frame, NativeStep, native_available
 from graphc.targets.cpu.threads import ThreadPool, available_cpus, parallel_address
 
 __all__ = ["CpuExecutable", "CpuOptions", "compile_program", "compile_text"]
@@ -175,18 +176,16 @@ def compiler_fingerprint() -> str:
 class _Frame:
     """What one call in flight owns: the table of addresses, the arena and the status cell."""
 
-    __slots__ = ("arena", "call", "status", "status_address", "table_address")
+    __slots__ = ("arena", "call", "status", "table")
 
     def __init__(
         self, fixed: Sequence[int], arena_size: int, specs: Sequence[ArraySpec], entry: int, pool: int
     ) -> None:
         self.arena = np.empty(arena_size + _ALIGNMENT, np.uint8)
         base = self.arena.ctypes.data
-        table = (ctypes.c_int64 * (len(fixed) + 1))(*fixed, base + -base % _ALIGNMENT)
-        self.table_address = ctypes.addressof(table)
+        self.table = (ctypes.c_int64 * (len(fixed) + 1))(*fixed, base + -base % _ALIGNMENT)
         self.status = ctypes.c_int64(0)
-        self.status_address = ctypes.addressof(self.status)
-        self.call = CallBlock(specs, table, entry, pool, self.status_address).call  # notes addresses and runs the entry
+        self.call = CallBlock(specs, self.table, entry, pool, ctypes.addressof(self.status)).call  # runs the entry
 
 
 class CpuExecutable:
@@ -247,6 +246,33 @@ class CpuExecutable:
                 raise self._range_error(frame)
         finally:
             self._frames.append(frame)
+
+    def native_step(self, variables: Sequence[np.ndarray], outputs: Sequence[str], single: bool) -> NativeStep | None:
+        """The program as a native callable of its inputs (None where this interpreter's arrays cannot be read natively).
+
+        Args:
+            variables: the parameters' arrays, whose memory stays where it is.
+            outputs: the names of the outputs, in order. single: return the one output itself.
+        """
+        if not native_available():
+            return None
+        named = list(zip(self._slots, self._specs, strict=True))
+        held = [spec.place for slot, spec in named if slot.role == "parameter"]
+        fixed = list(self._fixed)
+        for place, array in zip(held, variables, strict=True):
+            fixed[place] = array.ctypes.data
+
+        def frame() -> Frame:
+            made = _Frame(fixed, self.program.arena_size, (), 0, 0)
+            return Frame(made.table, made.status, (made, variables))
+
+        return NativeStep(
+            inputs=[(slot.name, spec) for slot, spec in named if slot.role == "input"],
+            outputs=list(zip(outputs, [spec for slot, spec in named if slot.role == "output"], strict=True)),
+            sizes=[slot.type.nbytes for slot in self.program.buffers.values() if slot.role != "arena"],
+            entry=self._library["graphc_entry"], pool=self._pool.address, single=single,
+            make_frame=frame, explain=self._range_error, owner=self,
+        )  # fmt: skip
 
     def record(self, arrays: Sequence[np.ndarray], repeats: int = 20) -> Recording:
         """Time every launch over ``repeats`` whole steps, from inside the one native call that a step is.
@@ -320,7 +346,7 @@ class CpuExecutable:
         if frame.call(views) >= 0:
             raise InputError("an array does not offer its memory through the buffer protocol")
 
-    def _range_error(self, frame: _Frame) -> IndexRangeError:
+    def _range_error(self, frame: _Frame | Frame) -> IndexRangeError:
         status, frame.status.value = frame.status.value, 0
         sites = self.program.sites
         if not 0 < status <= len(sites):

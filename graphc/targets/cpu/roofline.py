@@ -130,7 +130,7 @@ def measure_roofline(threads: int = 1) -> Roofline:
     data = np.ones(_LEVELS[-1] // 4 * threads, np.float32)
     rates = []
     for size in _LEVELS:
-        rates.append((size * threads, _best(lambda size=size: _stream(code, pool, data, size))))  # type: ignore[misc]
+        rates.append((size * threads, _best(lambda size=size: _stream(code, pool, data, size))))
     return Roofline(cpu_name(), threads, flops, tuple(rates))
 
 
