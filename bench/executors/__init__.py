@@ -42,7 +42,7 @@ class Executor:
     """One way to run a workload.
 
     Attributes:
-        name: in tables. module: of this package, with ``load()`` and ``make(workload, threads, **options)``.
+        name: in tables. module: a dotted name, with ``load()`` and ``make(workload, threads, **options)``.
         needs: packages that must be installed. peer: whether graphc is measured against it.
         caches: environment variables that lead its cache into a given folder.
     """
@@ -60,11 +60,11 @@ class Executor:
 
     def load(self) -> str:
         """Import the framework; its name and version."""
-        return str(importlib.import_module(f"bench.executors.{self.module}").load())
+        return str(importlib.import_module(self.module).load())
 
     def make(self, work: Workload, threads: int) -> Runner:
         """The workload, declared and compiled as far as the framework does that before the first step."""
-        make: Callable[..., Runner] = importlib.import_module(f"bench.executors.{self.module}").make
+        make: Callable[..., Runner] = importlib.import_module(self.module).make
         return make(work, **{"threads": threads, **self.options})
 
 
@@ -73,15 +73,15 @@ _CACHE = ("GRAPHC_CACHE_DIR",)
 EXECUTORS: dict[str, Executor] = {
     e.name: e
     for e in (
-        Executor("interpreter", "graphc_runner", {"target": "interpreter"}, peer=False),
-        Executor("graphc, no fusion", "graphc_runner", {"fuse": False}, peer=False, caches=_CACHE),
-        Executor("graphc, 1 thread", "graphc_runner", {"threads": 1}, peer=False, caches=_CACHE),
-        Executor(GRAPHC, "graphc_runner", peer=False, caches=_CACHE),
-        Executor("numpy", "numpy_runner"),
-        Executor("torch eager", "torch_runner", needs=("torch",)),
-        Executor("torch.compile", "torch_runner", {"compiled": True}, ("torch",), caches=("TORCHINDUCTOR_CACHE_DIR",)),
-        Executor("jax", "jax_runner", needs=("jax",), caches=("JAX_COMPILATION_CACHE_DIR",)),
-        Executor("onnxruntime", "onnx_runner", needs=("onnxruntime", "onnx")),
+        Executor("interpreter", f"{__name__}.graphc_runner", {"target": "interpreter"}, peer=False),
+        Executor("graphc, no fusion", f"{__name__}.graphc_runner", {"fuse": False}, peer=False, caches=_CACHE),
+        Executor("graphc, 1 thread", f"{__name__}.graphc_runner", {"threads": 1}, peer=False, caches=_CACHE),
+        Executor(GRAPHC, f"{__name__}.graphc_runner", peer=False, caches=_CACHE),
+        Executor("numpy", f"{__name__}.numpy_runner"),
+        Executor("torch eager", f"{__name__}.torch_runner", needs=("torch",)),
+        Executor("torch.compile", f"{__name__}.torch_runner", {"compiled": True}, ("torch",), caches=("TORCHINDUCTOR_CACHE_DIR",)),
+        Executor("jax", f"{__name__}.jax_runner", needs=("jax",), caches=("JAX_COMPILATION_CACHE_DIR",)),
+        Executor("onnxruntime", f"{__name__}.onnx_runner", needs=("onnxruntime", "onnx")),
     )
 }
 
