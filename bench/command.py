@@ -13,6 +13,7 @@ from time import monotonic
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from bench.executors import Executor
 from bench.measure import Bench, Settings, choose
@@ -97,7 +98,8 @@ def start_record(request: Request, settings: Settings, executors: Sequence[Execu
             differing = [f"{k} was {old!r}, is {new!r}" for k, old, new in pairs if old != new]
             if differing:
                 raise GraphError(
-                    f"{request.json} was made under other conditions: {'; '.join(differing)}", help="run without --resume"
+                    f"{request.json} was made under other conditions: {'; '.join(differing)}",
+                    help="run without --resume",
                 )
             return record
     return Record(conditions, now(), machine(settings.threads))
@@ -133,7 +135,10 @@ def finish(
         out.print(goals_table(record))
     missing = [e.name for e in entries if e.name not in record.rows]
     if missing:
-        err.print(f"the time was over before: {', '.join(missing)}; go on with --resume, or give more --minutes", style="yellow")
+        err.print(
+            f"the time was over before: {', '.join(missing)}; go on with --resume, or give more --minutes",
+            style="yellow",
+        )
     if request.picture is not None:
         from bench.picture import draw_ratios
 
@@ -144,3 +149,20 @@ def finish(
     if request.update_docs:
         for written in update_documents(record, ROOT):
             err.print(f"wrote {written}")
+
+
+def describe() -> tuple[Table, Table]:
+    """What there is to measure, and to measure it with."""
+    workloads = Table(title="workloads", title_justify="left")
+    for column in ("name", "what it is", "goal"):
+        workloads.add_column(column, no_wrap=column == "name")
+    for entry in select(()):
+        goal = "" if entry.goal is None else f"<= {entry.goal:g} of {entry.against or 'the best peer'}"
+        workloads.add_row(entry.name, entry.title, goal)
+    executors = Table(title="executors", title_justify="left")
+    executors.add_column("name", no_wrap=True)
+    executors.add_column("here")
+    for executor in choose(()):
+        missing = executor.missing()
+        executors.add_row(executor.name, f"{missing} is not installed" if missing else "yes")
+    return workloads, executors

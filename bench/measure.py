@@ -64,10 +64,12 @@ class Lane:
     def result(self, cold: dict[str, Any] | None) -> Result:
         """What was measured."""
         low, median, high = (float(v) for v in np.percentile(self.bursts, [25, 50, 75]))
+        taken: float | None = max(self.made["first"] - median, 0.0)
         first = None if cold is None else max(cold["first"] - median, 0.0)
-        warm = max(self.made["first"] - median, 0.0)
+        if cold is None and self.executor.caches:  # nothing had filled its cache
+            first, taken = taken, None
         return Result(
-            "ok", median=median, low=low, high=high, bursts=tuple(self.bursts), cold=first, warm=warm,
+            "ok", median=median, low=low, high=high, bursts=tuple(self.bursts), cold=first, warm=taken,
             peak=self.made["peak"], above=self.made["peak"] - self.made["imports"], compiling=self.made["compiling"],
             error=max(self.check["outputs"], self.check["gradients"]), worst=self.check["worst"],
             losses=tuple(self.check["losses"]), version=self.version, note=self.made["cache"],
@@ -176,7 +178,9 @@ class Bench:
             return Result(_status(error), str(error), version=self._versions.get(name, ""))
         if lane.check["refusal"]:
             losses = tuple(lane.check["losses"])
-            return Result("disagrees", lane.check["refusal"], losses=losses, error=lane.check["outputs"], version=lane.version)
+            return Result(
+                "disagrees", lane.check["refusal"], losses=losses, error=lane.check["outputs"], version=lane.version
+            )
         return lane
 
     def _lane(self, executor: Executor) -> Lane:

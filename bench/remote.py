@@ -6,6 +6,7 @@ What enters: an executor and the folder of its caches. What leaves: answers as d
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -116,22 +117,18 @@ class Remote:
         """End the process and its children."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None and not stream.closed:
-                try:
+                with contextlib.suppress(BrokenPipeError):  # what was still to be sent has no reader any more
                     stream.close()
-                except BrokenPipeError:  # what was still to be sent has no reader any more
-                    pass
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=0.5)  # it ends by itself when its requests end
-        except subprocess.TimeoutExpired:
-            pass
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)  # compilers that it started, or itself if it hangs
-        except (ProcessLookupError, PermissionError):
-            pass
         self._process.wait()
 
     def __enter__(self) -> Remote:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -46,7 +46,18 @@ def row_table(row: Row) -> Table:
     best = row.best_peer()
     table = Table(title=f"{row.title}", title_justify="left", title_style="bold")
     table.add_column("executor", no_wrap=True)
-    for column in ("time", "spread", "of best peer", "GFLOP/s", "compile cold", "warm", "peak MB", "beyond imports", "error", "loss"):
+    for column in (
+        "time",
+        "spread",
+        "of best peer",
+        "GFLOP/s",
+        "compile cold",
+        "warm",
+        "peak MB",
+        "beyond imports",
+        "error",
+        "loss",
+    ):
         table.add_column(column, justify="right")
     for name, r in row.results.items():
         if r.status != "ok" or r.median is None:
@@ -100,7 +111,9 @@ def goals_table(record: Record) -> Table:
     """All workloads: graphc, the best peer, their ratio, the goals."""
     table = Table(title="graphc's time over the best peer's", title_justify="left", title_style="bold")
     for column, justify in zip(HEADINGS, "lrlrrrrl", strict=True):
-        table.add_column(column, justify="left" if justify == "l" else "right", no_wrap=justify == "l" and column == "workload")
+        table.add_column(
+            column, justify="left" if justify == "l" else "right", no_wrap=justify == "l" and column == "workload"
+        )
     for row in record.rows.values():
         style = {True: "green", False: "red", None: ""}[row.reached]
         cells = summary(row)
@@ -120,6 +133,8 @@ def summary(row: Row) -> tuple[str, ...]:
         duration(own.cold) if own else "", duration(own.warm) if own else "", verdict(row),
     )  # fmt: skip
 
+
+CAPTION = "graphc's time over the best peer's, workload by workload, on a logarithmic axis"
 
 # --- documents -----------------------------------------------------------------------------------------------------
 
@@ -169,7 +184,9 @@ def _cell(result: Result | None) -> str:
     if result is None or result.median is None:
         return "" if result is None or result.status in ("unavailable", "skipped") else result.status
     milliseconds = result.median * 1e3
-    return f"{milliseconds:.{0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2 if milliseconds >= 1 else 3}f}"
+    return (
+        f"{milliseconds:.{0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2 if milliseconds >= 1 else 3}f}"
+    )
 
 
 def memory_markdown(record: Record) -> str:
@@ -179,7 +196,7 @@ def memory_markdown(record: Record) -> str:
     rows = [
         [row.title, *(megabytes(row.results[n].peak) if n in row.results else "" for n in names)] for row in rows_of
     ]  # fmt: skip
-    return markdown_table(["peak MB (beyond nothing)", *names], rows, range(1, len(names) + 1)).replace(" (beyond nothing)", "")
+    return markdown_table(["peak MB", *names], rows, range(1, len(names) + 1))
 
 
 def replace_block(file: Path, text: str) -> None:
@@ -211,7 +228,10 @@ def update_documents(record: Record, root: Path) -> list[Path]:
     for picture in pictures:
         draw_ratios(record, picture)
     record.write(docs / "bench.json")
-    parts = [goals_markdown(record), times_markdown(record), memory_markdown(record)]
+    parts = [
+        goals_markdown(record), f"![{CAPTION}](bench.svg)", "## Every executor", times_markdown(record), "## Peak memory",
+        "Megabytes of the whole process while it steps, the framework's imports included.", memory_markdown(record),
+    ]  # fmt: skip
     replace_block(docs / "benchmarks.md", "\n\n".join(parts))
-    replace_block(root / "README.md", goals_markdown(record))
+    replace_block(root / "README.md", f"{goals_markdown(record)}\n\n![{CAPTION}](docs/bench.svg)")
     return [docs / "benchmarks.md", root / "README.md", docs / "bench.json", *pictures]

@@ -74,12 +74,18 @@ EXECUTORS: dict[str, Executor] = {
     e.name: e
     for e in (
         Executor("interpreter", f"{__name__}.graphc_runner", {"target": "interpreter"}, peer=False),
-        Executor("graphc, no fusion", f"{__name__}.graphc_runner", {"fuse": False}, peer=False, caches=_CACHE),
-        Executor("graphc, 1 thread", f"{__name__}.graphc_runner", {"threads": 1}, peer=False, caches=_CACHE),
+        Executor("graphc no fusion", f"{__name__}.graphc_runner", {"fuse": False}, peer=False, caches=_CACHE),
+        Executor("graphc 1 thread", f"{__name__}.graphc_runner", {"threads": 1}, peer=False, caches=_CACHE),
         Executor(GRAPHC, f"{__name__}.graphc_runner", peer=False, caches=_CACHE),
         Executor("numpy", f"{__name__}.numpy_runner"),
         Executor("torch eager", f"{__name__}.torch_runner", needs=("torch",)),
-        Executor("torch.compile", f"{__name__}.torch_runner", {"compiled": True}, ("torch",), caches=("TORCHINDUCTOR_CACHE_DIR",)),
+        Executor(
+            "torch.compile",
+            f"{__name__}.torch_runner",
+            {"compiled": True},
+            ("torch",),
+            caches=("TORCHINDUCTOR_CACHE_DIR",),
+        ),
         Executor("jax", f"{__name__}.jax_runner", needs=("jax",), caches=("JAX_COMPILATION_CACHE_DIR",)),
         Executor("onnxruntime", f"{__name__}.onnx_runner", needs=("onnxruntime", "onnx")),
     )

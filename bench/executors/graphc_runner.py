@@ -19,7 +19,7 @@ def load() -> str:
     import graphc.driver
     import graphc.ops
     import graphc.optim
-    import graphc.targets.cpu.program  # noqa: F401
+    import graphc.targets.cpu.program
 
     return f"graphc {graphc.__version__}"
 
@@ -90,7 +90,7 @@ def optimizer(rule: Rule) -> Any:
 
     if rule.kind == "sgd":
         return optim.SGD(rule.rate)
-    moments = {"beta1": rule.beta1, "beta2": rule.beta2, "epsilon": rule.epsilon}
+    moments: dict[str, Any] = {"beta1": rule.beta1, "beta2": rule.beta2, "epsilon": rule.epsilon}
     if rule.kind == "adam":
         return optim.Adam(rule.rate, **moments)
     return optim.AdamW(rule.rate, **moments, weight_decay=rule.decay)

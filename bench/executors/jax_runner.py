@@ -16,7 +16,7 @@ from bench.workload import Arrays, Rule, Workload
 def load() -> str:
     """Import jax; every compilation goes to its cache folder, if one is set."""
     import jax
-    import jax.numpy  # noqa: F401
+    import jax.numpy
 
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

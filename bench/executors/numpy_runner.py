@@ -57,7 +57,9 @@ class Update:
     def __init__(self, rule: Rule, weights: Arrays) -> None:
         self.rule = rule
         self.weights = weights
-        self._moments = {n: (np.zeros_like(a), np.zeros_like(a)) for n, a in weights.items()} if rule.kind != "sgd" else {}
+        self._moments = (
+            {n: (np.zeros_like(a), np.zeros_like(a)) for n, a in weights.items()} if rule.kind != "sgd" else {}
+        )
         self._scratch = {n: np.empty_like(a) for n, a in weights.items()}
         self._count = 0
 

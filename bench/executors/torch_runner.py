@@ -18,7 +18,7 @@ def load() -> str:
     """Import torch, and what torch.compile imports when it is first used."""
     import torch
     import torch._dynamo
-    import torch._inductor.compile_fx  # noqa: F401
+    import torch._inductor.compile_fx
 
     return f"torch {torch.__version__}"
 

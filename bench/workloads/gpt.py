@@ -76,7 +76,9 @@ def _attend_back(dy: np.ndarray, saved: tuple[np.ndarray, ...]) -> np.ndarray:
     return packed.transpose(1, 3, 0, 2, 4).reshape(rows * length, -1)
 
 
-def _block(p: Arrays, n: int, x: np.ndarray, rows: int, heads: int, mask: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+def _block(
+    p: Arrays, n: int, x: np.ndarray, rows: int, heads: int, mask: np.ndarray
+) -> tuple[np.ndarray, tuple[Any, ...]]:
     y1, norm1 = formulas.layer_norm(x, p[f"{n}.gain1"], p[f"{n}.shift1"])
     a, attention = _attend(y1 @ p[f"{n}.qkv"], rows, heads, mask)
     x = x + a @ p[f"{n}.project"]
@@ -243,6 +245,8 @@ def workload(kind: Kind, tiny: bool) -> Workload:
 
 
 ENTRIES = (
-    Entry("gpt", "GPT 4 x 256, 4 heads, T=128, batch 8, AdamW", partial(workload, "train"), goal=0.75, cold=2.0, warm=0.05),
+    Entry(
+        "gpt", "GPT 4 x 256, 4 heads, T=128, batch 8, AdamW", partial(workload, "train"), goal=0.75, cold=2.0, warm=0.05
+    ),
     Entry("gpt-inference", "GPT inference, batch 8", partial(workload, "inference"), goal=0.75),
 )

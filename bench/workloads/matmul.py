@@ -75,12 +75,15 @@ def workload(m: int, k: int, n: int, flags: str, tiny: bool) -> Workload:
     if tiny:
         m, k, n = (min(size, limit) for size, limit in zip((m, k, n), (9, 17, 11), strict=True))
     draw = Weights(11)
-    data = {"a": draw.normal(*((k, m) if "a" in flags else (m, k))), "b": draw.normal(*((n, k) if "b" in flags else (k, n)))}
+    data = {
+        "a": draw.normal(*((k, m) if "a" in flags else (m, k))),
+        "b": draw.normal(*((n, k) if "b" in flags else (k, n))),
+    }
     if "g" in flags:
         data["bias"] = draw.normal(n)
     return Workload(
-        "inference", {}, data, *(partial(f, flags) for f in (graphc_function, numpy_function, torch_function, jax_function)),
-        onnx=partial(onnx_function, flags), flops=2.0 * m * k * n,
+        "inference", {}, data, partial(graphc_function, flags), partial(numpy_function, flags),
+        partial(torch_function, flags), partial(jax_function, flags), partial(onnx_function, flags), flops=2.0 * m * k * n,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ What enters: sizes. What leaves: a step with its loss, or logits. ReLU (the clas
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ def workload(kind: Kind, sizes: tuple[int, ...], batch: int, rule: Rule | None, 
     """A stack of dense layers with its loss."""
     draw, infer = Weights(4), kind == "inference"
     weights: Arrays = {}
-    pairs = list(zip(sizes, sizes[1:], strict=False))
+    pairs = list(pairwise(sizes))
     for n, (inputs, outputs) in enumerate(pairs):
         weights[f"w{n}"] = draw.dense(inputs, outputs, 1.0 if regress else 2.0)
         weights[f"b{n}"] = draw.normal(outputs, scale=0.1)

@@ -100,7 +100,13 @@ def make(tiny: bool) -> Workload:
     """The workload."""
     pixels, hidden, latent, batch = (12, 10, 3, 4) if tiny else (784, 400, 20, 128)
     draw = Weights(9)
-    sizes = {"0": (pixels, hidden), "_mean": (hidden, latent), "_var": (hidden, latent), "1": (latent, hidden), "2": (hidden, pixels)}
+    sizes = {
+        "0": (pixels, hidden),
+        "_mean": (hidden, latent),
+        "_var": (hidden, latent),
+        "1": (latent, hidden),
+        "2": (hidden, pixels),
+    }
     weights: Arrays = {}
     for name, (inputs, outputs) in sizes.items():
         weights[f"w{name}"] = draw.dense(inputs, outputs, 1.0)

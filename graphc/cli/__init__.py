@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.options import bench
 from graphc.errors import GraphcError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
+app.command()(bench)
 
 
 @app.command()
@@ -59,22 +61,6 @@ def draw(
     options = {"direction": direction} if direction else {}
     draw_picture(load_model(model), picture, backward=backward, theme=theme, **options)
     out.print(f"wrote {picture}")
-
-
-@app.command()
-def bench(
-    peers: Annotated[str, typer.Option(help="Comma-separated peers, 'all' that are installed, or 'none'.")] = "none",
-    sizes: Annotated[str, typer.Option(help="Layer sizes of the MLP.")] = "784-512-256-10",
-    batch: Annotated[int, typer.Option(min=1)] = 128,
-    threads: Annotated[int | None, typer.Option(min=1, help="Worker threads of every executor.")] = None,
-    rounds: Annotated[int, typer.Option(min=3)] = 11,
-    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
-    kernels: Annotated[bool, typer.Option("--kernels", help="Also show the time of each kernel.")] = False,
-) -> None:
-    """Time an MLP training step: interpreter against JIT against NumPy by hand, and peers."""
-    from graphc.cli.bench import run_bench
-
-    run_bench(out, err, peers, sizes, batch, threads, rounds, json, kernels)
 
 
 @app.command()

@@ -94,8 +94,11 @@ class StepTimes:
 
 def time_steps(out: Console, model: Model, train: Dataset, threads: int) -> StepTimes:
     """Time the training step on interpreter and JIT (and NumPy by hand), after checking that the two agree."""
-    from bench.mlp import PEERS, Workload, installed, numpy_step
+    from bench.executors import EXECUTORS
+    from bench.executors.numpy_runner import NumpyRunner
     from bench.timing import race
+    from bench.workload import Rule
+    from bench.workloads.mlp import workload
 
     batch = {"image": train["image"][:BATCH], "label": train["label"][:BATCH]}
     saved = _state(model)
@@ -110,11 +113,11 @@ def time_steps(out: Console, model: Model, train: Dataset, threads: int) -> Step
     difference = _difference(interpreted, compiled, states, before, batch)
     if difference > AGREEMENT:
         raise GraphcError(f"interpreter and JIT disagree: after one step they differ by {difference:.1e}")
-    work = Workload((784, 128, 10), BATCH)
+    by_hand = NumpyRunner(workload("train", (784, 128, 10), BATCH, Rule("adam")))
     runners = {
         "interpreter": lambda: interpreted(**batch),
         "JIT (graphc)": lambda: compiled(**batch),
-        "numpy by hand": numpy_step(work).step,
+        "numpy by hand": by_hand.run,
     }
     with out.status("timing") as status:
         times = race(runners, rounds=7, round_seconds=0.03, progress=status.update)
@@ -137,8 +140,8 @@ def time_steps(out: Console, model: Model, train: Dataset, threads: int) -> Step
     for row in rows:
         table.add_row(*row.values())
     out.print(table)
-    others = sorted({module for module, _ in PEERS.values() if installed(module)})
-    peers = f"installed peers: {', '.join(others)} (graphc bench --peers all)" if others else "no peers are installed"
+    others = [e.name for e in EXECUTORS.values() if e.peer and not e.missing()]
+    peers = f"to compare with {', '.join(others)}: graphc bench --models mlp"
     out.print(f"[bold]agreement[/] interpreter and JIT differ by {difference:.1e} after one step; {peers}")
     return StepTimes(rows, compiled, difference)
 

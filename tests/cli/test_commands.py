@@ -120,8 +120,9 @@ def test_opt_lists_passes_with_their_rules(capsys: pytest.CaptureFixture[str], i
         (("build", "mlp", "--size", "batch=2", "--size", "rows=4"), "has no open size rows"),
         (("build", "mlp", "--size", "batch=2", "--out", "{tmp}/no/x.cu"), "there is no folder"),
         (("build", "mlp", "--target", "wasm"), "unknown target 'wasm'"),
-        (("bench", "--peers", "fortran"), "unknown peer 'fortran'"),
-        (("bench", "--sizes", "abc"), "no layer sizes"),
+        (("bench", "--executors", "fortran"), "unknown executor 'fortran'"),
+        (("bench", "--models", "abc"), "unknown workload 'abc'"),
+        (("bench", "--resume"), "--resume needs the record"),
     ],
 )
 def test_mistakes_end_in_one_clear_error(
@@ -162,15 +163,18 @@ def test_build_writes_one_cuda_file(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 def test_bench_checks_times_and_records(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    file = tmp_path / "bench.json"
-    arguments = ("bench", "--sizes", "20-16-4", "--batch", "8", "--rounds", "3", "--threads", "1", "--json", str(file))
-    code, out, _ = run(capsys, *arguments, "--kernels")
+    file, picture = tmp_path / "bench.json", tmp_path / "bench.svg"
+    arguments = ("bench", "--tiny", "--quick", "--models", "mlp-inference", "--executors", "graphc,numpy", "--threads", "1")
+    code, out, _ = run(capsys, *arguments, "--json", str(file), "--picture", str(picture))
     assert code == 0
-    assert "numpy by hand" in out
-    assert "losses agree" in out
-    record = json.loads(file.read_text())
-    assert record["seconds"]["graphc"]["median"] > 0
-    assert record["disagreement"] < 1e-3
+    assert "of the time of numpy" in out
+    row = json.loads(file.read_text())["rows"]["mlp-inference"]
+    assert row["best_peer"] == "numpy"
+    assert row["results"]["graphc"]["median"] > 0
+    assert row["ratio"] == pytest.approx(row["results"]["graphc"]["median"] / row["results"]["numpy"]["median"])
+    assert "<svg" in picture.read_text(encoding="utf-8")
+    code, out, _ = run(capsys, "bench", "--list")
+    assert "mlp-inference" in out and "torch eager" in out
 
 
 def test_doctor_tells_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
