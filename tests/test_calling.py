@@ -79,7 +79,8 @@ def test_references_are_neither_lost_nor_kept() -> None:
         with pytest.raises(InputError):
             bound()
     after = [sys.getrefcount(o) for o in watched]
-    assert all(abs(a - b) <= 3 for a, b in zip(before, after, strict=True)), (before, after)
+    # 1,000 turns: one reference a turn would be seen; the dtype is everybody's, and other tests' garbage holds some.
+    assert all(abs(a - b) < 100 for a, b in zip(before, after, strict=True)), (before, after)
     results = program(**arrays)
     assert sys.getrefcount(results["sum"]) == sys.getrefcount(np.empty(1)) + 1  # the dict's
     program.specialisations[0].call({})

@@ -535,7 +535,7 @@ def vectors() -> list[np.ndarray]:
 
 def test_a_program_runs_and_says_how_it_came_about(tmp_path: Path) -> None:
     first = executable(tmp_path)
-    assert first.cache == "miss: no entry" and first.compile_seconds > first.load_seconds > 0
+    assert first.cache == "miss: no entry" and first.compile_seconds > 0
     second = executable(tmp_path)
     assert second.cache == "hit"
     x, w, y = vectors()

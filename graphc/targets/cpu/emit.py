@@ -1,7 +1,7 @@
 """Print scheduled kernels of the loop IR as LLVM IR text.
 
 What enters: a :class:`Kernel` whose loops are mapped (serial, parallel, unrolled, vector), a :class:`VectorTarget`. What leaves:
-functions in a :class:`Module`, and for a whole program the one entry that calls them in order. Invariants:
+functions in a :class:`Module`, and for a whole program the one entry that runs its launches in order. Invariants:
 
 - Lock-step loops become lanes: each value is emitted once for each projection of the lane points onto what it depends on; a
   serial loop inside lanes is emitted once, with a phi for every accumulator instance in it. Register tiles need nothing else.
@@ -15,8 +15,8 @@ Calling convention::
 
     void @<kernel>(ptr b0, ptr b1, ..., ptr pool, ptr status, i64 site_base)
     void @<kernel>_p0(ptr arguments, i64 begin, i64 end)          the body of a parallel loop
-    void @graphc_entry(ptr pointers, ptr pool, ptr status)        pointers: every buffer but the arena's, then the arena
-    void @graphc_mark(ptr log, i64 n)                             before launch n; printed for profiles, where pool = log
+    void @graphc_entry(ptr pointers, ptr pool, ptr status)        pointers: every buffer but the arena's, then the arena;
+                                                                  before them the launch list (:mod:`.launches`)
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from graphc.targets.cpu.arithmetic import apply
 from graphc.targets.cpu.frame import I64, Frame, SerialVar, scalar_of
 from graphc.targets.cpu.host import VectorTarget
 from graphc.targets.cpu.lanes import Bank, Lanes, Point, Value
-from graphc.targets.cpu.llvm_text import Function, Module, VType
+from graphc.targets.cpu.launches import print_entry
+from graphc.targets.cpu.llvm_text import Module, VType
 from graphc.targets.cpu.statements import cut, index_values, inside, only_summed, operands, within
 
 UNROLL = 2  # iterations of an innermost reduction loop that share one address computation; 4 was no faster
@@ -301,51 +302,9 @@ def emit_kernel(module: Module, kernel: ir.Kernel, target: VectorTarget, threads
     return KernelEmitter(module, kernel, target, threads).emit()
 
 
-def emit_program(program: ir.LoopProgram, target: VectorTarget, threads: int = 1, *, profiled: bool = False) -> str:
-    """The text of a module with every kernel once and ``graphc_entry``; ``profiled`` marks where each launch begins."""
+def emit_program(program: ir.LoopProgram, target: VectorTarget, threads: int = 1) -> str:
+    """The text of a module with every kernel once, and ``graphc_entry`` that runs them as a launch list says."""
     module = target.module(program.name)
-    functions = {name: emit_kernel(module, kernel, target, threads) for name, kernel in program.kernels.items()}
-    attributes = module.attributes(target.attributes)
-    places = {slot.name: n for n, slot in enumerate(b for b in program.buffers.values() if b.role != "arena")}
-    steps = [
-        _print_step(module, f"launch{number}", program, launch, functions, places, attributes)
-        for number, launch in enumerate(program.launches)
-    ]
-    arguments: list[tuple[str | VType, str]] = [("ptr", "pointers"), ("ptr", "pool"), ("ptr", "status")]
-    entry = module.function("graphc_entry", arguments, attributes=attributes)
-    for number, step in enumerate(steps):
-        if profiled:
-            mark(module, entry, number)
-        entry.effect(f"call void @{step}(ptr %pointers, ptr %pool, ptr %status)")
-    if profiled:
-        mark(module, entry, -1)
-    entry.ret()
+    functions = [(emit_kernel(module, k, target, threads), len(k.params)) for k in program.kernels.values()]
+    print_entry(module, functions, module.attributes(target.attributes))
     return module.text()
-
-
-def mark(module: Module, function: Function, launch: int) -> None:
-    """Tell the recorder that ``launch`` begins (-1: that the last one has ended)."""
-    module.declare("declare void @graphc_mark(ptr, i64)")
-    function.effect(f"call void @graphc_mark(ptr %pool, i64 {launch})")
-
-
-def _print_step(
-    module: Module, name: str, program: ir.LoopProgram, launch: ir.Launch, functions: dict[str, str],
-    places: dict[str, int], attributes: str,
-) -> str:  # fmt: skip
-    """A function that runs one launch: its buffers' addresses from the table, the arena's by offset."""
-    step = module.function(
-        name, [("ptr", "pointers"), ("ptr", "pool"), ("ptr", "status")], linkage="internal", attributes=attributes
-    )
-    arguments = []
-    for buffer in launch.buffers:
-        slot = program.buffers[buffer]
-        place = places.get(buffer, len(places))
-        pointer = step.emit(f"load ptr, ptr {step.gep('%pointers', place, I64)}, align 8")
-        if slot.role == "arena":
-            pointer = step.gep(pointer, slot.offset, VType("i8"))
-        arguments.append(f"ptr {pointer}")
-    arguments += ["ptr %pool", "ptr %status", f"i64 {launch.site_base}"]
-    step.effect(f"call void @{functions[launch.kernel]}({', '.join(arguments)})")
-    step.ret()
-    return name

@@ -8,6 +8,8 @@ outside of the arrays it was given and its own arena, and two calls at once neve
 The entry, for a program with input x, output y and a scratch arena::
 
     void graphc_entry(ptr pointers, ptr pool, ptr status)      pointers = [x, y, arena], status: 0 = fine, else site + 1
+
+The launches themselves are data beside the code (:mod:`graphc.targets.cpu.launches`): the code is the kernels'.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -31,8 +33,9 @@ from graphc.targets.cpu.call import ArraySpec, CallBlock
 from graphc.targets.cpu.emit import emit_program
 from graphc.targets.cpu.host import VectorTarget, vector_target
 from graphc.targets.cpu.jit import Library, emit_assembly, emit_object, llvm_version, load_object
-from graphc.targets.cpu.object_cache import ObjectCache, cache_key, default_directory
-from graphc.targets.cpu.recorder import Recorder, Recording, recorder_symbols
+from graphc.targets.cpu.launches import HEADER_WORDS, launch_list, listing
+from graphc.targets.cpu.object_cache import Lookup, ObjectCache, cache_key, default_directory
+from graphc.targets.cpu.recorder import Recorder, Recording, recorder_address
 from graphc.targets.cpu.step import Frame, NativeStep, native_available
 from graphc.targets.cpu.threads import ThreadPool, available_cpus, parallel_address
 
@@ -90,16 +93,15 @@ def compile_program(
     options = options or CpuOptions()
     start = perf_counter()
 
-    def text(profiled: bool = False) -> str:
-        scheduled = schedule(program) if schedule is not None else program
-        return emit_program(scheduled, options.vector, options.thread_count, profiled=profiled)
+    def text() -> str:
+        return emit_program(
+            schedule(program) if schedule is not None else program, options.vector, options.thread_count
+        )
 
-    recipe = "\n".join([compiler_fingerprint(), str(options.thread_count), *_recipe(program)])
-
-    def marked() -> Library:
-        return _link(f"profiled\n{recipe}", functools.partial(text, True), options, recorder_symbols())[0]
-
-    return _compile(program, recipe, text, options, start, marked)
+    recipe = "\n".join(
+        [compiler_fingerprint(), str(options.thread_count), *map(print_kernel, program.kernels.values())]
+    )
+    return _compile(program, recipe, text, options, start, launch_list(program))
 
 
 def compile_text(program: LoopProgram, text: str, options: CpuOptions) -> CpuExecutable:
@@ -117,48 +119,38 @@ def compile_text(program: LoopProgram, text: str, options: CpuOptions) -> CpuExe
 
 def _compile(
     program: LoopProgram, recipe: str, text: Callable[[], str], options: CpuOptions, start: float,
-    marked: Callable[[], Library] | None = None,
+    launches: np.ndarray | None = None,
 ) -> CpuExecutable:  # fmt: skip
     """Load the object that ``recipe`` (and the machine) decide, or make it from ``text()``."""
+    vector = options.vector
     pool = ThreadPool.get(options.thread_count)
     symbols = {"graphc_parallel": parallel_address()} if options.thread_count > 1 else {}
-    kept = functools.cache(text)
-    library, note, load_seconds = _link(recipe, kept, options, symbols)
-    seconds = perf_counter() - start
-    return CpuExecutable(program, options, kept, library, pool, note, seconds, load_seconds, marked)
-
-
-def _link(
-    recipe: str, text: Callable[[], str], options: CpuOptions, symbols: Mapping[str, int]
-) -> tuple[Library, str, float]:
-    """The library, "hit" or why it was made anew, and the seconds that linking took."""
-    vector = options.vector
     cache = options.object_cache()
     level = str(options.opt_level)
     key = cache_key(recipe, vector.cpu, vector.features, vector.level, level, llvm_version(), graphc.__version__)
     found = cache.load(key)
-    note = found.why
+    kept = functools.cache(text)
+    code: Code | None = None
     if found.data is not None:
         try:
-            before = perf_counter()
-            return load_object(found.data, _EXPORTS, symbols), note, perf_counter() - before
+            code = Code(found.data, load_object(found.data, _EXPORTS, symbols), found.why)
         except CompileError:  # made against a C library that this system no longer has
-            note = "the entry does not link"
-    data = emit_object(text(), vector, options.opt_level)
-    trouble = cache.store(key, data)
-    note = f"miss: {note}" + (f"; {trouble}" if trouble and trouble != note else "")
-    before = perf_counter()
-    return load_object(data, _EXPORTS, symbols), note, perf_counter() - before
+            found = Lookup(None, "the entry does not link")
+    if code is None:
+        data = emit_object(kept(), vector, options.opt_level)
+        trouble = cache.store(key, data)
+        note = f"miss: {found.why}" + (f"; {trouble}" if trouble and trouble != found.why else "")
+        code = Code(data, load_object(data, _EXPORTS, symbols), note)
+    return CpuExecutable(program, options, kept, code, pool, perf_counter() - start, launches)
 
 
-def _recipe(program: LoopProgram) -> Iterator[str]:
-    """Everything in a program that decides its code: kernels, launches, where the buffers are; no data, no addresses."""
-    for kernel in program.kernels.values():
-        yield print_kernel(kernel)
-    for launch in program.launches:
-        yield f"{launch.kernel} {launch.buffers} {launch.site_base}"
-    for slot in program.buffers.values():
-        yield f"{slot.name} {slot.type} {slot.role} {slot.offset}"
+@dataclass(frozen=True)
+class Code:
+    """Object code, loaded; ``cache`` says "hit", or "miss: " and why."""
+
+    data: bytes
+    library: Library
+    cache: str
 
 
 @functools.cache
@@ -179,11 +171,18 @@ class _Frame:
     __slots__ = ("arena", "call", "status", "table")
 
     def __init__(
-        self, fixed: Sequence[int], arena_size: int, specs: Sequence[ArraySpec], entry: int, pool: int
+        self,
+        fixed: Sequence[int],
+        arena_size: int,
+        specs: Sequence[ArraySpec],
+        entry: int,
+        pool: int,
+        head: Sequence[int],
     ) -> None:
         self.arena = np.empty(arena_size + _ALIGNMENT, np.uint8)
         base = self.arena.ctypes.data
-        self.table = (ctypes.c_int64 * (len(fixed) + 1))(*fixed, base + -base % _ALIGNMENT)
+        whole = (ctypes.c_int64 * (HEADER_WORDS + len(fixed) + 1))(*head, *fixed, base + -base % _ALIGNMENT)
+        self.table = (ctypes.c_int64 * (len(fixed) + 1)).from_buffer(whole, 8 * HEADER_WORDS)  # keeps the whole
         self.status = ctypes.c_int64(0)
         self.call = CallBlock(specs, self.table, entry, pool, ctypes.addressof(self.status)).call  # runs the entry
 
@@ -193,22 +192,22 @@ class CpuExecutable:
 
     Attributes:
         compile_seconds: from the loop IR to callable code, reading the cache or not.
-        load_seconds: the linking in it.
         cache: "hit", or "miss: " and why.
     """
 
     def __init__(
-        self, program: LoopProgram, options: CpuOptions, text: Callable[[], str], library: Library, pool: ThreadPool,
-        cache: str, compile_seconds: float, load_seconds: float, marked: Callable[[], Library] | None = None,
+        self, program: LoopProgram, options: CpuOptions, text: Callable[[], str], code: Code, pool: ThreadPool,
+        compile_seconds: float, launches: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.program = program
         self.options = options
-        self.cache = cache
+        self.cache = code.cache
         self.compile_seconds = compile_seconds
-        self.load_seconds = load_seconds
         self._make_text = text
-        self._marked = marked
-        self._library = library  # keeps the code
+        self._code = code
+        self._launches = launches
+        self._head = (launches.ctypes.data if launches is not None else 0, 0)
+        self._entry = code.library["graphc_entry"]
         self._pool = pool
         slots = [slot for slot in program.buffers.values() if slot.role != "arena"]
         self._constants = {slot.name: _constant(slot) for slot in slots if slot.role == "constant"}
@@ -263,36 +262,38 @@ class CpuExecutable:
             fixed[place] = array.ctypes.data
 
         def frame() -> Frame:
-            made = _Frame(fixed, self.program.arena_size, (), 0, 0)
+            made = _Frame(fixed, self.program.arena_size, (), 0, 0, self._head)
             return Frame(made.table, made.status, (made, variables))
 
         return NativeStep(
             inputs=[(slot.name, spec) for slot, spec in named if slot.role == "input"],
             outputs=list(zip(outputs, [spec for slot, spec in named if slot.role == "output"], strict=True)),
             sizes=[slot.type.nbytes for slot in self.program.buffers.values() if slot.role != "arena"],
-            entry=self._library["graphc_entry"], pool=self._pool.address, single=single,
+            entry=self._entry, pool=self._pool.address, single=single,
             make_frame=frame, explain=self._range_error, owner=self,
         )  # fmt: skip
 
     def record(self, arrays: Sequence[np.ndarray], repeats: int = 20) -> Recording:
         """Time every launch over ``repeats`` whole steps, from inside the one native call that a step is.
 
-        Runs a second copy of the program that carries time stamps (compiled, or read from the cache, on first use).
-        Parameters are updated by every step, as :meth:`run` does; the caller restores them.
+        Runs the same object code, linked a second time so that its parallel loops are timed too. Parameters are updated
+        by every step, as :meth:`run` does; the caller restores them.
 
         Raises:
             InputError, IndexRangeError: as :meth:`run`.
-            CompileError: the program was made from text, which has no time stamps.
+            CompileError: the program was made from text, which has no list of launches.
         """
-        if self._marked is None:
+        if self._launches is None:
             raise CompileError("a program made from LLVM text cannot be profiled")
         if len(arrays) != len(self._specs):
             raise InputError(f"the program takes {len(self._specs)} arrays, got {len(arrays)}")
         arrays = tuple(arrays)
         recorder = Recorder(len(self.program.launches), _EVENTS, self._pool.address)
+        code = load_object(self._code.data, _EXPORTS, {"graphc_parallel": recorder_address("graphc_parallel_timed")})
+        head = (self._head[0], recorder_address("graphc_mark"))
         frame = _Frame(
-            self._fixed, self.program.arena_size, self._specs, self._profiled["graphc_entry"], recorder.address
-        )
+            self._fixed, self.program.arena_size, self._specs, code["graphc_entry"], recorder.address, head
+        )  # fmt: skip
         rows = []
         for _ in range(max(repeats, 1)):
             if frame.call(arrays) >= 0:
@@ -303,18 +304,13 @@ class CpuExecutable:
         tick = recorder.seconds_a_tick()
         return Recording(np.array(rows), tick, tuple(recorder.events(tick)), self._pool.threads)
 
-    @functools.cached_property
-    def _profiled(self) -> Library:
-        assert self._marked is not None
-        return self._marked()
-
     def llvm(self) -> str:
-        """The LLVM IR that was compiled."""
-        return self._make_text()
+        """The LLVM IR that was compiled; the launches, which are data, follow as comments."""
+        return self._make_text() + (listing(self.program) if self._launches is not None else "")
 
     def asm(self) -> str:
         """The assembly text of the machine code."""
-        return emit_assembly(self.llvm(), self.options.vector, self.options.opt_level)
+        return emit_assembly(self._make_text(), self.options.vector, self.options.opt_level)
 
     def source(self, stage: str) -> str:
         """``llvm()`` or ``asm()`` by name; "llvm:NAME" gives the functions of one kernel.
@@ -335,8 +331,8 @@ class CpuExecutable:
         try:
             return self._frames.pop()
         except IndexError:
-            entry, pool = self._library["graphc_entry"], self._pool.address
-            return _Frame(self._fixed, self.program.arena_size, self._specs, entry, pool)
+            size = self.program.arena_size
+            return _Frame(self._fixed, size, self._specs, self._entry, self._pool.address, self._head)
 
     def _call_slowly(self, frame: _Frame, arrays: Sequence[np.ndarray]) -> None:
         """Explain what is wrong with the arrays; if only their element type goes by an alias, run on views of them."""

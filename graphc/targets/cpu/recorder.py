@@ -1,9 +1,9 @@
 """Time stamps from inside a program's one native call: which launch ran when, and on how many threads.
 
-What enters: a program printed with marks (``emit_program(..., profiled=True)``), which calls ``graphc_mark(log, n)`` before
-launch n and ``graphc_mark(log, -1)`` at the end, and whose parallel loops go through ``graphc_parallel_timed``. What
-leaves: for each launch its time, its runs, the time of its parallel loops and the busy time of all threads in them, and
-a list of events. Invariant: recording never allocates; once the events are full, further ones are dropped and the sums go on.
+What enters: a program whose entry is given ``graphc_mark(log, n)`` to call before launch n (-1 at the end), and whose
+parallel loops are linked to ``graphc_parallel_timed``. What leaves: for each launch its time, its runs, the time of its
+parallel loops and the busy time of all threads in them, and a list of events. Invariant: recording never allocates; once
+the events are full, further ones are dropped and the sums go on.
 
 The pool argument of such a program is the address of a log, whose first word is the real pool. Time is read from the CPU's
 own counter where it has a constant one (8 ns), and calibrated against the system's clock over the run.
@@ -28,7 +28,7 @@ from graphc.targets.cpu.jit import Library
 from graphc.targets.cpu.runtime import runtime_library
 from graphc.targets.cpu.threads import parallel_address
 
-__all__ = ["Event", "Recorder", "Recording", "recorder_symbols", "recorder_text"]
+__all__ = ["Event", "Recorder", "Recording", "recorder_address", "recorder_text"]
 
 _CLOCKS = {
     "x86": ("declare i64 @llvm.readcyclecounter()", "%t = call i64 @llvm.readcyclecounter()"),
@@ -210,10 +210,9 @@ def _library() -> Library:
     return runtime_library(recorder_text(), ["graphc_tick", "graphc_mark", "graphc_parallel_timed"], symbols)
 
 
-def recorder_symbols() -> dict[str, int]:
-    """What a program printed with marks is linked against."""
-    library = _library()
-    return {"graphc_mark": library["graphc_mark"], "graphc_parallel": library["graphc_parallel_timed"]}
+def recorder_address(name: str) -> int:
+    """The address of ``graphc_mark`` or ``graphc_parallel_timed``."""
+    return _library()[name]
 
 
 def _tick() -> int:
