@@ -31,10 +31,11 @@ from graphc.specialise import specialise
 from graphc.trace import Observer, Stage, Trace
 from graphc.verify import verify
 from passes import GRAPH_PIPELINE, LAYOUT
-from passes.fuse import fuse
+from passes.fuse import SMALL, fuse
 from passes.lower import lower
 from passes.memory import plan_memory
 from passes.pack import pack_panels
+from passes.rows import SCRATCH
 from passes.schedule import schedule_cpu
 
 if TYPE_CHECKING:
@@ -411,8 +412,9 @@ def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
     """Everything between a static graph and plain loops: optimise, lay out, fuse, lower, plan memory."""
     graph = optimise(graph, trace, check=options.check)
     graph = LAYOUT.run(graph, check=options.check, trace=trace)
-    fusion = _timed(trace, "fuse", lambda context: fuse(graph, context, enabled=options.fuse), len(graph))
-    loops = _timed(trace, "lower", lambda context: lower(fusion, context), len(fusion.groups))
+    small, scratch = (SMALL, SCRATCH) if options.target == "cpu" else (0, 0)  # on a grid a row is spread over threads
+    fusion = _timed(trace, "fuse", lambda context: fuse(graph, context, enabled=options.fuse, small=small), len(graph))
+    loops = _timed(trace, "lower", lambda context: lower(fusion, context, scratch=scratch), len(fusion.groups))
     loops = _timed(trace, "plan memory", lambda context: plan_memory(loops), len(loops.launches))
     return loops
 

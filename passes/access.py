@@ -70,6 +70,8 @@ def accesses(node: Node, index: IndexTuple, mint: Minter) -> tuple[Access, ...]:
             return ()
         case declare.Reduction():
             return (_reduction_access(node, index, mint),)
+        case declare.Partial():
+            return (Access(node.inputs[0], index),)
         case declare.Contraction(index_maps, extents):
             loops = mint.loops(node, index, extents(node))
             maps = index_maps(node, index, tuple(Index.of(v) for v in loops))
@@ -105,6 +107,15 @@ def _reduction_access(node: Node, index: IndexTuple, mint: Minter) -> Access:
 def identity_index(variables: tuple[Var, ...], rank: int) -> IndexTuple:
     """The index ``(i0, i1, ...)`` of the first ``rank`` loop variables (0 on axes of size 1)."""
     return tuple(Index.of(v) if v.extent != 1 else Index() for v in variables[:rank])
+
+
+def own_index(variables: tuple[Var, ...], node: Node) -> IndexTuple:
+    """Where a node's own loops, the first of ``variables``, write it: 0 on its axes of size 1.
+
+    A partial result has the index of its operand.
+    """
+    shape = node.inputs[0].type.static_shape if isinstance(node.op.lowering, declare.Partial) else node.type.static_shape
+    return tuple(Index.of(variables[n]) if extent != 1 else Index() for n, extent in enumerate(shape))
 
 
 def loop_variables(domain: tuple[int, ...]) -> tuple[Var, ...]:

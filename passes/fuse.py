@@ -2,7 +2,7 @@
 
 What enters: a primitive graph with static shapes. What leaves: a :class:`Fusion`, groups in launch order. A *root* is a node
 whose value some kernel makes for others; every other node is inlined where it is read. A group has an iteration *domain*
-(the loops i0, i1, ...); each of its roots has a shape that is a prefix of the domain, so a row's statistics and the
+(the loops i0, i1, ...); each of its roots has loops that are a prefix of the domain, so a row's statistics and the
 row itself come out of one kernel.
 
 Rules, in the order they are applied to a node:
@@ -12,9 +12,12 @@ Rules, in the order they are applied to a node:
 2. A reduction or contraction may be inlined only where its result is read at the leading loop variables (i0, ..., ik), so
    that it is computed once; likewise an expensive value may not be computed much more often than it has elements.
 3. A root joins the group of its latest operand, or else a group with the same domain that reads the same data, when all
-   it needs from that group is at the identity index (or cheap enough to compute again) and all else comes from earlier
-   groups. A contraction keeps its register tile: only pointwise roots of its own shape join it.
-4. A root that nobody outside of its group reads is not stored.
+   it needs from that group is at the identity index, or along whole rows of the group's domain (reductions over its
+   trailing axes), or cheap enough to compute again, and all else comes from earlier groups. Two groups of one domain that
+   a root reads are merged where no other group lies between them. A contraction keeps its register tile: only pointwise
+   roots of its own shape join it.
+4. A root that nobody outside of its group reads is not stored. (A row that is needed in several passes is computed again or
+   kept in a scratch row: ``passes/rows.py`` decides.)
 
 Every refusal is recorded with its reason. Cost is near-linear: a node is looked at once for each group that inlines it,
 and group size is bounded by :data:`LIMIT`.
@@ -22,104 +25,35 @@ and group size is bounded by :data:`LIMIT`.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from math import prod
 
 from graphc.ir import Graph, Node
 from graphc.loops.index import Var
 from graphc.ops import declare
 from graphc.rewrite import Context
-from passes.access import IndexTuple, Minter, accesses, identity_index, loop_variables
+from passes.access import loop_variables, own_index
+from passes.groups import Fusion, Group, base_of, loops_of, own_cost
+from passes.inline import Plan, Planner
 
 LIMIT = 256  # nodes inlined in one group; bounds kernel size and compile time
-RECOMPUTE = 2.5  # an expensive value may be computed this often, relative to its element count
-EXPENSIVE = 8  # cost units from which a value counts as expensive
-_COST = {
-    "exp": 10, "log": 12, "tanh": 12, "sigmoid": 12, "erf": 14, "pow": 30, "sin": 12, "cos": 12, "log1p": 14, "expm1": 14,
-    "div": 4, "sqrt": 5, "mod": 10, "floordiv": 10, "tan": 30, "asin": 30, "acos": 30, "atan": 30, "atan2": 30,
-    "sinh": 30, "cosh": 30,
-}  # fmt: skip
+SMALL = 16_384  # elements below which threads do not pay, and one kernel is better than two
+FEW_ROWS = 8  # rows are spread over threads: fewer of them than this make a kernel of their own for each pass
 
 
-@dataclass
-class Group:
-    """Nodes that one kernel computes.
+def fuse(graph: Graph, context: Context | None = None, *, enabled: bool = True, small: int = SMALL) -> Fusion:
+    """Partition a primitive graph into kernels (see the module's docstring).
 
-    Attributes:
-        number: place in the launch order.
-        domain: extents of the loops.
-        roots: the nodes it makes, operands first. stored: those that reach memory.
-        members: roots and inlined nodes (provenance).
-        reads: node outside of the group -> the indices at which it is loaded.
-        template: the template's name for a materialising op, else "".
+    Args:
+        enabled: False gives one kernel a node.
+        small: a kernel of so few elements may make scalars before the loops that read them (0 where a kernel is a grid).
     """
-
-    number: int
-    domain: tuple[int, ...]
-    roots: list[Node]
-    members: dict[Node, None] = field(default_factory=dict)
-    reads: dict[Node, set[IndexTuple]] = field(default_factory=dict)
-    stored: tuple[Node, ...] = ()
-    template: str = ""
-    contraction: bool = False
-    reduces: bool = False
-
-    @property
-    def variables(self) -> tuple[Var, ...]:
-        return loop_variables(self.domain)
-
-    def reads_at_identity(self, node: Node) -> bool:
-        """Whether every read of ``node`` is of the element that the same iteration would write."""
-        return self.reads.get(node, set()) <= {identity_index(self.variables, node.ndim)}
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """The graph, its groups in launch order, and views (reshapes of stored values that cost nothing)."""
-
-    graph: Graph
-    groups: tuple[Group, ...]
-    views: dict[Node, Node]
-
-    def text(self) -> str:
-        """One line a group: domain, roots, what is inlined."""
-        lines = []
-        for g in self.groups:
-            stored = ", ".join(f"{n.op.name}: {n.type}" + (f" ({n.source})" if n.source else "") for n in g.stored)
-            inlined = [n.op.name for n in g.members if n not in g.stored]
-            what = g.template or ("contraction" if g.contraction else "reduction" if g.reduces else "pointwise")
-            lines.append(f"group {g.number} [{', '.join(map(str, g.domain))}] {what}: makes {stored}")
-            if inlined:
-                lines.append(f"    inlines {', '.join(inlined)}")
-        return "\n".join(lines)
-
-
-def base_of(views: dict[Node, Node], node: Node) -> Node:
-    """The stored value behind a chain of views."""
-    while node in views:
-        node = views[node]
-    return node
-
-
-def fuse(graph: Graph, context: Context | None = None, *, enabled: bool = True) -> Fusion:
-    """Partition a primitive graph into kernels (see the module's docstring); not ``enabled`` gives one kernel a node."""
-    return _Fuser(graph, context, enabled).run()
-
-
-@dataclass
-class _Plan:
-    """What computing one root entails."""
-
-    members: dict[Node, None]
-    reads: dict[Node, set[IndexTuple]]
-    violators: dict[Node, str]
+    return _Fuser(graph, context, enabled, small).run()
 
 
 class _Fuser:
-    def __init__(self, graph: Graph, context: Context | None, enabled: bool) -> None:
+    def __init__(self, graph: Graph, context: Context | None, enabled: bool, small: int) -> None:
         self.enabled = enabled
+        self.small = small
         self.graph = graph
         self.context = context
         self.must = {n for n in graph.roots if not n.op.is_source}
@@ -129,18 +63,22 @@ class _Fuser:
         self.recent: dict[tuple[int, ...], Group] = {}
         self.inlined_size: dict[Node, int] = {}
         self.cost: dict[Node, int] = {}
+        self.planner = Planner(self.is_stored, self.views, self.cost, small)
 
     def run(self) -> Fusion:
         for node in self.graph.nodes:
-            if _outside(node):
+            if node.op.is_source:
                 continue
-            inlined = [i for i in node.inputs if not self.is_stored(i) and not _outside(i)]
+            inlined = [i for i in node.inputs if not self.is_stored(i) and not i.op.is_source]
             self.inlined_size[node] = 1 + sum(self.inlined_size[i] for i in inlined)
-            self.cost[node] = _own_cost(node) + sum(self.cost[i] for i in inlined)
+            self.cost[node] = own_cost(node) + sum(self.cost[i] for i in inlined)
             if self.wants_root(node):
                 self.place(node)
         self.mark_stored()
-        return Fusion(self.graph, tuple(self.groups), self.views)
+        groups = [g for g in self.groups if g.roots]
+        for number, group in enumerate(groups):
+            group.number = number
+        return Fusion(self.graph, tuple(groups), self.views)
 
     def is_stored(self, node: Node) -> bool:
         return node in self.group_of or node in self.views
@@ -148,7 +86,9 @@ class _Fuser:
     def wants_root(self, node: Node) -> bool:
         if not self.enabled and not isinstance(node.op.lowering, declare.Movement):
             return True
-        if node in self.must or isinstance(node.op.lowering, declare.Template) or self.inlined_size[node] > LIMIT:
+        if isinstance(node.op.lowering, (declare.Template, declare.Partial)):
+            return True
+        if node in self.must or self.inlined_size[node] > LIMIT:
             return True
         users = self.graph.users[node]
         for user in users:
@@ -163,16 +103,16 @@ class _Fuser:
         """Whether computing it again costs less than a load and a store."""
         match node.op.lowering:
             case declare.Movement() | declare.CastTo() | declare.Iota() | declare.Guarded():
-                return all(_outside(i) or self.is_stored(i) or self.is_free(i) for i in node.inputs)
+                return all(i.op.is_source or self.is_stored(i) or self.is_free(i) for i in node.inputs)
             case declare.Elementwise():
-                return self.cost[node] <= 2 and all(_outside(i) or self.is_stored(i) for i in node.inputs)
+                return self.cost[node] <= 2 and all(i.op.is_source or self.is_stored(i) for i in node.inputs)
         return False
 
     # --- making a root -------------------------------------------------------------------------------------------
 
     def place(self, node: Node) -> None:
         """Make ``node`` a root: find what it inlines, settle what may not be inlined, choose a group."""
-        if self.is_stored(node) or _outside(node):
+        if self.is_stored(node) or node.op.is_source:
             return
         if node.op.name == "reshape" and node not in self.must:
             self.place(node.inputs[0])
@@ -181,114 +121,59 @@ class _Fuser:
         if isinstance(node.op.lowering, declare.Template):
             self.place_template(node)
             return
-        plan = self.plan(node)
+        plan = self.planner.plan(node)
         while plan.violators:
             for violator in sorted(plan.violators, key=lambda n: n.uid):
                 self.refuse(f"inline {violator.op.name} into {node.op.name}", plan.violators[violator], violator, node)
                 self.place(violator)
-            plan = self.plan(node)
+            plan = self.planner.plan(node)
         if not self.join(node, plan):
-            self.open_group(node, plan)
+            group = Group(len(self.groups), loops_of(node), [])
+            self.groups.append(group)
+            self.add(group, node, plan)
 
     def place_template(self, node: Node) -> None:
+        group = Group(len(self.groups), node.type.static_shape, [node], {node: None}, template=node.op.lowering.name)
         for operand in node.inputs:
             self.place(operand)
-        reads: dict[Node, set[IndexTuple]] = {}
-        for operand in node.inputs:
-            reads.setdefault(base_of(self.views, operand), set()).add(())  # () is no identity index: never in place
-        name = node.op.lowering.name
-        group = Group(len(self.groups), node.type.static_shape, [node], {node: None}, reads, template=name)
+            base = base_of(self.views, operand)
+            group.reads.setdefault(base, set()).add(())  # () is no identity index: never in place
+        group.number = len(self.groups)
         self.groups.append(group)
         self.group_of[node] = group
 
-    def plan(self, root: Node, again: Iterable[Node] = ()) -> _Plan:
-        """Propagate the needed indices from ``root`` down to stored values; ``again`` are stored values to recompute."""
-        again = set(again)
-        variables = loop_variables(root.type.static_shape)
-        mint = Minter()
-        needs: dict[Node, dict[IndexTuple, None]] = {root: {identity_index(variables, root.ndim): None}}
-        heap = [-root.uid]
-        by_uid = {root.uid: root}
-        plan = _Plan({}, {}, {})
-        while heap:
-            node = by_uid[-heapq.heappop(heap)]
-            plan.members[node] = None
-            if node is not root:
-                reason = self.violation(node, needs[node], variables)
-                if reason:
-                    plan.violators[node] = reason
-                    continue
-            for index in needs[node]:
-                for access in accesses(node, index, mint):
-                    operand = access.operand
-                    if operand.op.name == "constant" and operand.ndim == 0:
-                        continue
-                    if _outside(operand) or (self.is_stored(operand) and operand not in again):
-                        self.read(plan, operand, access.index)
-                        continue
-                    if operand not in needs:
-                        needs[operand] = {}
-                        by_uid[operand.uid] = operand
-                        heapq.heappush(heap, -operand.uid)
-                    needs[operand][access.index] = None
-        return plan
-
-    def read(self, plan: _Plan, operand: Node, index: IndexTuple) -> None:
-        base = base_of(self.views, operand)
-        # a view is read at another multi-index than its base: never the identity, unless the shapes agree
-        plan.reads.setdefault(base, set()).add(index if base is operand else ())
-
-    def violation(self, node: Node, indices: Iterable[IndexTuple], variables: tuple[Var, ...]) -> str:
-        """Why ``node`` may not be inlined at these indices ("" if it may)."""
-        lowering = node.op.lowering
-        rank = len(variables)
-        if isinstance(lowering, declare.Template):
-            return "a template op always writes its result to memory"
-        if isinstance(lowering, (declare.Reduction, declare.Contraction)):
-            if any(index != identity_index(variables, node.ndim) for index in indices):
-                return "its result is read at another index than the loops' leading variables: it would be recomputed"
-            if node.ndim == 0 and rank > 0:
-                return "a reduction to a scalar runs before the loops that read it"
-            if isinstance(lowering, declare.Contraction) and node.ndim != rank:
-                return "a contraction keeps its register tile: its consumer has more loops"
-            return ""
-        if self.cost[node] >= EXPENSIVE:
-            runs = sum(_evaluations(index, variables) for index in indices)
-            size = max(prod(node.type.static_shape), 1)
-            if runs > RECOMPUTE * size:
-                return f"it would be computed {runs / size:.0f} times as often as it has elements"
-        return ""
-
     # --- choosing a group ----------------------------------------------------------------------------------------
 
-    def open_group(self, node: Node, plan: _Plan) -> None:
-        group = Group(len(self.groups), node.type.static_shape, [])
-        self.groups.append(group)
-        self.add(group, node, plan)
-
-    def add(self, group: Group, node: Node, plan: _Plan) -> None:
+    def add(self, group: Group, node: Node, plan: Plan) -> None:
         group.roots.append(node)
         group.members.update(plan.members)
         inside = set(group.roots)
         for read, indices in plan.reads.items():
             if read not in inside:
                 group.reads.setdefault(read, set()).update(indices)
-        group.contraction |= any(isinstance(m.op.lowering, declare.Contraction) for m in plan.members)
-        group.reduces |= any(isinstance(m.op.lowering, declare.Reduction) for m in plan.members)
-        if node.ndim > len(group.domain):
-            group.domain = node.type.static_shape
+        group.contraction |= plan.contracts
+        group.reduces |= plan.reduces
+        loops = loops_of(node)
+        if len(loops) > len(group.domain):
+            group.domain = loops
+        if group.depth is None and not group.contraction:
+            for depth, shape in plan.rows.values():
+                if _rows_fit(group, depth, shape) and plan.depth in (None, depth):
+                    group.depth, group.domain = depth, shape
+                    break
+        if isinstance(node.op.lowering, declare.Partial):
+            group.blocks = node.type.static_shape[0]
         self.group_of[node] = group
-        self.recent[group.domain] = group
+        self.recent[group.domain] = self.recent[loops] = group
 
-    def join(self, node: Node, plan: _Plan) -> bool:
+    def join(self, node: Node, plan: Plan) -> bool:
         """Put ``node`` into an existing group if rule 3 allows."""
         if not self.enabled:
             return False
-        latest = max((self.group_of[r].number for r in plan.reads if r in self.group_of), default=-1)
-        candidates = []
+        latest, candidates = self.latest(node, plan), []
         if latest >= 0:
             candidates.append(self.groups[latest])
-        sibling = self.recent.get(node.type.static_shape)
+        sibling = self.recent.get(loops_of(node))
         if sibling is not None and sibling.number > latest and (set(sibling.reads) & set(plan.reads)):
             candidates.append(sibling)
         for group in candidates:
@@ -298,52 +183,117 @@ class _Fuser:
                 return True
         return False
 
-    def fitting_plan(self, group: Group, node: Node, plan: _Plan) -> _Plan | None:
+    def latest(self, node: Node, plan: Plan) -> int:
+        """The last group that the plan reads from (-1: none), after merging it into earlier ones where that is possible."""
+        made = sorted({self.group_of[r].number for r in plan.reads if r in self.group_of})
+        while len(made) > 1 and not plan.contracts:
+            reason = self.unmergeable(self.groups[made[-2]], self.groups[made[-1]])
+            if reason:
+                self.refuse(f"merge group {made[-1]} into group {made[-2]}", reason, node)
+                break
+            self.merge(self.groups[made[-2]], self.groups[made.pop()])
+        return made[-1] if made else -1
+
+    def unmergeable(self, early: Group, late: Group) -> str:
+        """Why a group cannot run in the loops of an earlier one ("" if it can)."""
+        if early.domain != late.domain:
+            return f"loops differ, {list(late.domain)} against {list(early.domain)}"
+        if early.contraction or late.contraction or early.template or late.template:
+            return "a contraction or template keeps its own loops"
+        if None not in (early.depth, late.depth) and early.depth != late.depth:
+            return "their rows differ"
+        if early.blocks and late.blocks and early.blocks != late.blocks:
+            return "their blocks differ"
+        if len(early.members) + len(late.members) > LIMIT:
+            return f"the kernel would hold more than {LIMIT} nodes"
+        depth = late.depth if early.depth is None else early.depth
+        ranks = {len(loops_of(r)) for r in (*early.roots, *late.roots)}
+        if depth is not None and any(depth < rank < len(early.domain) for rank in ranks):
+            return "some loops would end within the rows"
+        for read, indices in late.reads.items():
+            maker = self.group_of.get(read)
+            if maker is not None and maker.number > early.number:
+                return f"it reads what group {maker.number} makes in between"
+            if maker is early and indices != {own_index(early.variables, read)}:
+                return "it reads other elements of what the earlier group makes"
+        return ""
+
+    def merge(self, early: Group, late: Group) -> None:
+        """Move all of a group into an earlier one; it is left without roots."""
+        early.roots = sorted([*early.roots, *late.roots], key=lambda n: n.uid)
+        early.members.update(late.members)
+        for read, indices in late.reads.items():
+            if self.group_of.get(read) is not early:
+                early.reads.setdefault(read, set()).update(indices)
+        early.reduces |= late.reduces
+        early.depth = late.depth if early.depth is None else early.depth
+        early.blocks = early.blocks or late.blocks
+        for root in late.roots:
+            self.group_of[root] = early
+            if self.recent.get(loops_of(root)) is late:
+                self.recent[loops_of(root)] = early
+        if self.recent.get(late.domain) is late:
+            self.recent[late.domain] = early
+        late.roots, late.reads = [], {}
+
+    def fitting_plan(self, group: Group, node: Node, plan: Plan) -> Plan | None:
         what = f"join {node.op.name} to group {group.number}"
         reason = self.mismatch(group, node, plan)
         if reason:
             self.refuse(what, reason, node)
             return None
-        inside = set(group.roots)
-        variables = loop_variables(max(group.domain, node.type.static_shape, key=len))
-        elsewhere = [
-            r for r in plan.reads if r in inside and plan.reads[r] != {identity_index(variables, r.ndim)}
-        ]  # fmt: skip
+        inside = [r for r in group.roots if r in plan.reads]
+        variables = loop_variables(max(group.domain, loops_of(node), key=len))
+        elsewhere = [r for r in inside if not self.reachable(group, r, plan, variables)]
         if not elsewhere:
             return plan
-        if any(not isinstance(r.op.lowering, declare.Elementwise) for r in elsewhere) or any(
-            () in plan.reads[r] for r in elsewhere
-        ):
+        if any(not isinstance(r.op.lowering, declare.Elementwise) for r in elsewhere):
             self.refuse(what, "it reads other elements of a value that the group itself makes", node, *elsewhere)
             return None
-        again = self.plan(node, elsewhere)
+        again = self.planner.plan(node, elsewhere)
         if any(isinstance(m.op.lowering, declare.Gather) and m.inputs[0] in again.members for m in again.members):
             self.refuse(what, "a gather reads its table from memory", node, *elsewhere)
             return None
         bad = again.violators or any(
-            again.reads[r] != {identity_index(variables, r.ndim)} for r in again.reads if r in inside
+            not self.reachable(group, r, again, variables) for r in again.reads if r in set(inside)
         )
-        if bad or any(isinstance(m.op.lowering, declare.Contraction) for m in again.members):
+        if bad or again.contracts:
             self.refuse(what, "computing the group's value again at another index costs too much", node, *elsewhere)
             return None
         return again
 
-    def mismatch(self, group: Group, node: Node, plan: _Plan) -> str:
-        shape, domain = node.type.static_shape, group.domain
+    def reachable(self, group: Group, root: Node, plan: Plan, variables: tuple[Var, ...]) -> bool:
+        """Whether every element of ``root`` that the plan reads is in reach of the same iteration, or of the same row."""
+        own = own_index(variables, root) if len(loops_of(root)) <= len(variables) else None
+        for index in plan.reads[root] - {own}:
+            shape = root.type.static_shape
+            depth = plan.row_of(index, shape)
+            if depth is None or index[:depth] != own_index(variables[:depth] + (_NONE,) * len(shape), root)[:depth]:
+                return False
+            if group.contraction or not _rows_fit(group, depth, shape) or plan.depth not in (None, depth):
+                return False
+            plan.depth = depth
+        return True
+
+    def mismatch(self, group: Group, node: Node, plan: Plan) -> str:
+        """Why a root cannot share the group's loops ("" if it can)."""
+        loops, domain = loops_of(node), group.domain
         if group.template:
             return "the group is a template"
-        common = min(len(shape), len(domain))
-        if shape[:common] != domain[:common] or (common == 0 and len(shape) != len(domain)):
-            return f"loops differ, {list(shape)} against {list(domain)}"
-        contracts = any(isinstance(m.op.lowering, declare.Contraction) for m in plan.members)
-        reduces = any(isinstance(m.op.lowering, declare.Reduction) for m in plan.members)
-        if contracts:
+        common = min(len(loops), len(domain))
+        if loops[:common] != domain[:common]:
+            return f"loops differ, {list(loops)} against {list(domain)}"
+        if common == 0 and loops != domain and max(prod(loops), prod(domain)) > self.small:
+            return "a scalar is made before the loops that read it, on one thread"
+        if plan.contracts:
             return "a contraction opens a kernel of its own"
-        if group.contraction and (reduces or shape != domain):
+        if group.contraction and (plan.reduces or loops != domain):
             return "the group's contraction keeps its register tile"
+        if group.depth is not None and group.depth < len(loops) < len(domain):
+            return "its loops end within the rows of the group"
         if len(group.members) + len(plan.members) > LIMIT:
             return f"the kernel would hold more than {LIMIT} nodes"
-        return ""
+        return _block_mismatch(group, node)
 
     def refuse(self, what: str, reason: str, *nodes: Node) -> None:
         if self.context is not None:
@@ -359,24 +309,25 @@ class _Fuser:
             group.stored = tuple(r for r in group.roots if r in wanted)
 
 
-def _outside(node: Node) -> bool:
-    return node.op.is_source
+_NONE = Var("", 1)
 
 
-def _own_cost(node: Node) -> int:
-    match node.op.lowering:
-        case declare.Elementwise(primitive):
-            return _COST.get(primitive, 1)
-        case declare.Reduction() | declare.Contraction():
-            return 100
-        case declare.Gather():
-            return 2
-    return 0
+def _rows_fit(group: Group, depth: int, shape: tuple[int, ...]) -> bool:
+    """Whether a group can run over rows: axes ``depth`` and on of ``shape``."""
+    if group.depth is not None:
+        return (group.depth, group.domain) == (depth, shape)
+    if prod(shape[:depth]) < FEW_ROWS and prod(shape) > SMALL:
+        return False
+    same = group.domain == shape or (len(group.domain) <= depth and group.domain == shape[: len(group.domain)])
+    return same and all(len(loops_of(r)) <= depth or loops_of(r) == shape for r in group.roots)
 
 
-def _evaluations(index: IndexTuple, variables: tuple[Var, ...]) -> int:
-    """How often a value at ``index`` is computed: once for each iteration of the loops down to its deepest variable."""
-    used = {v for i in index for v in i.variables}
-    depth = max((n + 1 for n, v in enumerate(variables) if v in used), default=0)
-    inner = [v.extent for v in used if v not in variables]
-    return prod([v.extent for v in variables[:depth]]) * prod(inner)
+def _block_mismatch(group: Group, node: Node) -> str:
+    """Why a group cannot make partial results ("" if the root is none, or it can)."""
+    if not isinstance(node.op.lowering, declare.Partial):
+        return ""
+    if not group.domain or loops_of(node) != group.domain or group.depth == 0:
+        return "partial results are made in all loops of a kernel"
+    if group.blocks and group.blocks != node.type.static_shape[0]:
+        return f"the kernel's blocks differ, {node.type.static_shape[0]} against {group.blocks}"
+    return ""

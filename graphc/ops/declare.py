@@ -25,6 +25,8 @@ Lowerings (closed sum) say how the element at an output index is computed. Index
 - :class:`Iota` - the value of ``index[attrs['axis']]`` cast to the node's dtype.
 - :class:`Literal` - a scalar constant, ``value(node)``.
 - :class:`Reduction` - fold with ``combiner`` (add, mul, maximum, minimum, and, or) over ``attrs['axes']``.
+- :class:`Partial` - fold the leading ``attrs['axes']`` of each of ``attrs['blocks']`` blocks of the first axis; made by the
+  passes only. Its element is accumulated where the operand's element is computed.
 - :class:`Contraction` - sum over fresh indices of the product of operands' elements:
   ``index_maps(node, index, contracted) -> (index of a, index of b)``, ``extents(node)`` the contracted sizes.
 - :class:`Gather` - operand 0's element at ``index_map(node, index, value)`` where ``value`` is the (guarded) integer
@@ -118,6 +120,11 @@ class Reduction:
 
 
 @dataclass(frozen=True)
+class Partial:
+    pass
+
+
+@dataclass(frozen=True)
 class Contraction:
     index_maps: Callable[[Node, tuple[Any, ...], tuple[Any, ...]], tuple[tuple[Any, ...], tuple[Any, ...]]]
     extents: Callable[[Node], tuple[int, ...]]
@@ -141,7 +148,7 @@ class Template:
 
 
 Lowering: TypeAlias = (
-    Elementwise | CastTo | Movement | Iota | Literal | Reduction | Contraction | Gather | Guarded | Template
+    Elementwise | CastTo | Movement | Iota | Literal | Reduction | Partial | Contraction | Gather | Guarded | Template
 )
 
 # --- test domain ---------------------------------------------------------------------------------------------------

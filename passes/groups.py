@@ -1,0 +1,128 @@
+"""What fusion decides: groups of nodes that share a kernel, and what each is expected to cost.
+
+What enters: roots and what they inline (``passes/fuse.py``). What leaves: a :class:`Fusion`, groups in launch order, which lowering
+turns into kernels and pictures draw. Invariant: a root's own loops are a prefix of its group's domain.
+
+A group's *rows*: where it reduces along the trailing axes of its domain, ``depth`` says how many leading axes are left. All
+values of a row are then made in as few passes over the row as their reductions allow::
+
+    group 0 [512, 10000] reduction, rows of axis 1: makes f32[512], f32[512,10000]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+from graphc.ir import Graph, Node
+from graphc.loops.index import Var
+from graphc.ops import declare
+from passes.access import IndexTuple, loop_variables, own_index
+
+_COST = {
+    "exp": 10, "log": 12, "tanh": 12, "sigmoid": 12, "erf": 14, "pow": 30, "sin": 12, "cos": 12, "log1p": 14, "expm1": 14,
+    "div": 4, "sqrt": 5, "mod": 10, "floordiv": 10, "tan": 30, "asin": 30, "acos": 30, "atan": 30, "atan2": 30,
+    "sinh": 30, "cosh": 30,
+}  # fmt: skip
+
+
+@dataclass
+class Group:
+    """Nodes that one kernel computes.
+
+    Attributes:
+        number: place in the launch order.
+        domain: extents of the loops.
+        roots: the nodes it makes, operands first. stored: those that reach memory.
+        members: roots and inlined nodes (provenance).
+        reads: node outside of the group -> the indices at which it is loaded.
+        template: the template's name for a materialising op, else "".
+        depth: how many leading axes its row reductions keep; None without them.
+        blocks: into how many blocks the first loop is cut for partial results; 0 without them.
+    """
+
+    number: int
+    domain: tuple[int, ...]
+    roots: list[Node]
+    members: dict[Node, None] = field(default_factory=dict)
+    reads: dict[Node, set[IndexTuple]] = field(default_factory=dict)
+    stored: tuple[Node, ...] = ()
+    template: str = ""
+    contraction: bool = False
+    reduces: bool = False
+    depth: int | None = None
+    blocks: int = 0
+
+    @property
+    def variables(self) -> tuple[Var, ...]:
+        return loop_variables(self.domain)
+
+    def reads_at_identity(self, node: Node) -> bool:
+        """Whether every read of ``node`` is of the element that the same iteration would write, in the same pass."""
+        return self.depth is None and self.reads.get(node, set()) <= {own_index(self.variables, node)}
+
+    @property
+    def kind(self) -> str:
+        """One word for what it does."""
+        return self.template or ("contraction" if self.contraction else "reduction" if self.reduces else "pointwise")
+
+    def text(self) -> str:
+        """Two lines: loops and results; what is inlined."""
+        stored = ", ".join(f"{n.op.name}: {n.type}" + (f" ({n.source})" if n.source else "") for n in self.stored)
+        rows = "" if self.depth is None else f", rows of {list(self.domain[self.depth :])}"
+        blocks = f", partial results of {self.blocks} blocks" if self.blocks else ""
+        lines = [f"group {self.number} {list(self.domain)} {self.kind}{rows}{blocks}: makes {stored}"]
+        inlined = [n.op.name for n in self.members if n not in self.stored]
+        if inlined:
+            lines.append(f"    inlines {', '.join(inlined)}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """The graph, its groups in launch order, and views (reshapes of stored values that cost nothing)."""
+
+    graph: Graph
+    groups: tuple[Group, ...]
+    views: dict[Node, Node]
+
+    def text(self) -> str:
+        """What each group makes and inlines, and what it should cost (see ``passes/roofline.py``)."""
+        return "\n".join(g.text() for g in self.groups)
+
+
+def base_of(views: dict[Node, Node], node: Node) -> Node:
+    """The stored value behind a chain of views."""
+    while node in views:
+        node = views[node]
+    return node
+
+
+def own_cost(node: Node) -> int:
+    """Work units of one element of a node, its operands aside (an addition is 1)."""
+    match node.op.lowering:
+        case declare.Elementwise(primitive):
+            return _COST.get(primitive, 1)
+        case declare.Reduction() | declare.Contraction() | declare.Partial():
+            return 100
+        case declare.Gather():
+            return 2
+    return 0
+
+
+def loops_of(node: Node) -> tuple[int, ...]:
+    """Extents of the loops that make a node: its shape without trailing axes of size 1; a partial result's operand's.
+
+    >>> from graphc.ops import input
+    >>> loops_of(input("x", (4, 1))), loops_of(input("y", (1, 4)))
+    ((4,), (1, 4))
+    """
+    shape = node.inputs[0].type.static_shape if isinstance(node.op.lowering, declare.Partial) else node.type.static_shape
+    while shape and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def elements(node: Node) -> int:
+    """Elements of a static shape."""
+    return prod(node.type.static_shape)
