@@ -1,4 +1,4 @@
-"""Kernels of the template ops: pad, concatenate, cumsum, scatter_add. They write their result to memory themselves.
+"""Kernels of the template ops: pad, concatenate, cumsum, scatter_add, fold_windows. They write their result to memory themselves.
 
 What enters: the node, its operands' buffers and its result's buffer. What leaves: a kernel body of plain serial nests and
 the axis sizes of its guard sites. Invariant: every element of the result is written.
@@ -112,6 +112,26 @@ def scatter_add(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> Temp
     return TemplateKernel(_copy(operand, target, zero, node) + nest(variables, body), (extent,))
 
 
+def fold_windows(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateKernel:
+    """Zeros, then every window added in its place."""
+    (windows,) = sources
+    strides = node.attrs["strides"]
+    rank = len(strides)
+    zero = ir.Lit(target.dtype.numpy.type(0).item(), target.dtype)
+    around = loop_variables(target.shape)
+    fill = nest(around, (ir.Store(target.name, _indices(around), zero, nodes=(node,)),))
+    variables = loop_variables(windows.shape)
+    index = _indices(variables)
+    offsets = zip(index[1 : 1 + rank], strides, index[1 + rank : 1 + 2 * rank], strict=True)
+    place = (index[0], *(p * s + k for p, s, k in offsets), *index[1 + 2 * rank :])
+    body = (
+        ir.Load("v0", windows.name, index, windows.dtype, nodes=(node,)),
+        ir.Store(target.name, place, "v0", "add", nodes=(node,)),
+    )
+    return TemplateKernel(fill + nest(variables, body))
+
+
 TEMPLATES: Mapping[str, Template] = {
     "pad": pad, "concatenate": concatenate, "cumsum": cumsum, "scatter_add": scatter_add,
+    "fold_windows": fold_windows,
 }  # fmt: skip

@@ -13,6 +13,7 @@ What enters: a symbolic value. What leaves: a symbolic value, and parameters nam
 
 from __future__ import annotations
 
+from graphc.nn.convolution import AvgPool2D, Conv1D, Conv2D, GlobalAvgPool2D, MaxPool2D
 from graphc.nn.layer import Layer
 from graphc.nn.layers import ACTIVATIONS, Activation, Dense, Dropout, Flatten, Lambda, Sequential
 from graphc.nn.phase import phase, training_step, with_phase
@@ -20,11 +21,16 @@ from graphc.nn.phase import phase, training_step, with_phase
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "AvgPool2D",
+    "Conv1D",
+    "Conv2D",
     "Dense",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool2D",
     "Lambda",
     "Layer",
+    "MaxPool2D",
     "Sequential",
     "phase",
     "training_step",

@@ -41,6 +41,8 @@ from graphc.ops.indexing import (
 from graphc.ops.subscripts import getitem
 from graphc.ops.activations import elu, gelu, leaky_relu, log_sigmoid, relu, silu, softplus
 from graphc.ops.statistics import argmax, argmin, logsumexp, mean, norm, std, var
+from graphc.ops.convolution import conv1d, conv2d
+from graphc.ops.pooling import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from graphc.ops.classification import log_softmax, one_hot, softmax
 from graphc.ops.operators import install
 
@@ -59,6 +61,8 @@ __all__ = [
     "asin",
     "atan",
     "atan2",
+    "avg_pool1d",
+    "avg_pool2d",
     "bitwise_and",
     "bitwise_not",
     "bitwise_or",
@@ -70,6 +74,8 @@ __all__ = [
     "clip",
     "concatenate",
     "constant",
+    "conv1d",
+    "conv2d",
     "copysign",
     "cos",
     "cosh",
@@ -115,6 +121,8 @@ __all__ = [
     "lt",
     "matmul",
     "max",
+    "max_pool1d",
+    "max_pool2d",
     "maximum",
     "mean",
     "min",

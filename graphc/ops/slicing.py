@@ -79,13 +79,13 @@ def _slice_transpose(ct: Node, node: Node, _: int) -> Node:
     if ct.type.size == 0:
         return zeros_like(x)
     for axis, step in enumerate(node.attrs["steps"]):
-        ct = _spread(ct, axis, step)
+        ct = spread(ct, axis, step)
     starts = node.attrs["starts"]
     high = tuple(d - start - c for d, start, c in zip(x.shape, starts, ct.shape, strict=True))
     return pad_op(ct, low=starts, high=high, value=0) if any(s != 0 for s in (*starts, *high)) else ct
 
 
-def _spread(ct: Node, axis: int, step: int) -> Node:
+def spread(ct: Node, axis: int, step: int) -> Node:
     """``step - 1`` zeros between the elements along an axis: [a, b] -> [a, 0, 0, b]."""
     n = ct.shape[axis]
     if step == 1 or n == 1:
