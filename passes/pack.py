@@ -40,6 +40,8 @@ class _Panel:
 
 def pack_panels(kernel: Kernel) -> Kernel:
     """Pack every panel that pays; the same kernel if there is none."""
+    if any(isinstance(s, Alloc) for s, _ in kernel.statements()):
+        return kernel  # a contraction's template has packed what pays
     written = {s.buffer for s, _ in kernel.statements() if isinstance(s, Store)}
     kernel = replace(kernel, body=tuple(b for s in kernel.body for b in block_rows(s)))
     packer = _Packer({p.name: p for p in kernel.params if p.name not in written})

@@ -29,8 +29,11 @@ from graphc.loops.index import Var
 from graphc.loops.ir import For, If, Kernel, Let, ReadAccumulator, Stmt
 from graphc.loops.schedule import PURE, Body, collapse_nests, without_unit_loops
 from passes.bands import HEAVY, Generator, Nest, Plan, band_of, blocks, cost, innermost, reduction_band
+from passes.blocking import describe, plan_blocks
+from passes.contract import recognise
 from passes.strides import Machine, Strides, values_read
-from passes.tiles import INTERLEAVE, Tiler
+from passes.template import Template
+from passes.tiles import INTERLEAVE, TILED_GAIN, Tiler
 
 PARALLEL_WORK = 100_000
 """Work units (about a statement on one element, 0.05 ns) below which threads do not pay: some 5 microseconds."""
@@ -114,6 +117,9 @@ class _Policy:
         if any(loop.var.extent == 0 for loop in nest.band):
             return ()
         everything = nest.everything
+        product = self.contraction(nest, top) if inner else None
+        if product is not None:
+            return product
         lane = next((loop.var for loop in reversed(nest.band) if self.strides.along(everything, loop.var)), None)
         plan = Plan(order=[loop.var for loop in nest.band])
         gain = 1
@@ -125,6 +131,22 @@ class _Policy:
             gain = self.within(nest, plan)
         work = cost(everything, plan) // gain
         return Generator(nest, plan, self.parallel_work(top), self.notes).run(work)
+
+    def contraction(self, nest: Nest, top: bool) -> Body | None:
+        """The nest as a blocked contraction, if it is one that gains by it."""
+        found = recognise(nest, self.strides)
+        if found is None:
+            return None
+        work = cost(nest.everything, Plan(order=[loop.var for loop in nest.band])) // TILED_GAIN
+        blocking = plan_blocks(found, self.strides, work, self.parallel_work(top))
+        if blocking is None:
+            return None
+        self.notes += describe(found, blocking, work)
+
+        def finish(body: Body, threads: bool) -> Body:
+            return tuple(s for stmt in body for s in self.statement(stmt, top=threads))
+
+        return Template(found, blocking, self.strides, finish).write()
 
     def parallel_work(self, top: bool) -> float:
         return PARALLEL_WORK if top and self.machine.threads > 1 else float("inf")

@@ -11,10 +11,11 @@ the same result in any order of its iterations.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import gcd
 
 from graphc.loops.index import Index, Var
-from graphc.loops.ir import Accumulate, Accumulator, Alloc, For, If, Load, ReadAccumulator, Stmt, Store
+from graphc.loops.ir import Accumulate, Accumulator, Alloc, Bound, For, If, Load, ReadAccumulator, Stmt, Store
 
 
 def inner_statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
@@ -25,6 +26,17 @@ def inner_statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
         yield stmt
         if isinstance(stmt, (For, If)):
             stack.extend(reversed(stmt.body))
+
+
+def _bounded_statements(body: Sequence[Stmt]) -> Iterator[tuple[Stmt, tuple[Bound, ...]]]:
+    """All statements of a block and of the blocks within, in order, with the conditions that they are under."""
+    stack: list[tuple[Stmt, tuple[Bound, ...]]] = [(s, ()) for s in reversed(body)]
+    while stack:
+        stmt, bounds = stack.pop()
+        yield stmt, bounds
+        if isinstance(stmt, (For, If)):
+            inner = (*bounds, *stmt.bounds) if isinstance(stmt, If) else bounds
+            stack.extend((s, inner) for s in reversed(stmt.body))
 
 
 def inner_vars(body: Sequence[Stmt]) -> frozenset[Var]:
@@ -63,7 +75,7 @@ class Accesses:
         declared: set[str] = set()
         read: set[str] = set()
         written: set[str] = set()
-        for stmt in inner_statements(body):
+        for stmt, bounds in _bounded_statements(body):
             match stmt:
                 case Accumulator(name=name):
                     declared.add(name)
@@ -74,12 +86,28 @@ class Accesses:
                 case Load():
                     self.loads.setdefault(stmt.buffer, []).append(stmt)
                 case Store():
-                    self.stores.setdefault(stmt.buffer, []).append(stmt)
+                    narrow = self.narrowed((*bounds, *stmt.bounds))
+                    index = tuple(i.substitute(narrow) for i in stmt.index) if narrow else stmt.index
+                    self.stores.setdefault(stmt.buffer, []).append(replace(stmt, index=index))
                 case Alloc(buffer):
                     declared.add(buffer.name)
         self.local = declared
         self.accumulates = written - declared
         self.running = (read & written) - declared
+
+    def narrowed(self, bounds: Sequence[Bound]) -> dict[Var, Index]:
+        """Inner loop variables that bounds keep below their extent (masked lanes), as variables of that extent."""
+        result: dict[Var, Index] = {}
+        for bound in bounds:
+            variables = bound.index.variables
+            if len(variables) == 1 and variables <= self.moving and not bound.index.values:
+                (var,) = variables
+                extent = bound.extent - bound.index.const
+                if bound.index == Index.of(var) + bound.index.const and 0 < extent < var.extent:
+                    narrow = Var(var.name, extent)
+                    result[var] = Index.of(narrow)
+                    self.moving |= {narrow}
+        return result
 
     def apart(self, buffer: str, var: Var) -> bool:
         """Whether no two iterations of the loop over ``var`` touch the same element of ``buffer``.

@@ -1,0 +1,215 @@
+"""Blocking of a contraction: tile, cache blocks, what is packed, how threads share the work.
+
+What enters: a :class:`~passes.contract.Contraction` and the machine. What leaves: a :class:`Blocking`, or None where another
+form is better. Invariant: a pure function of extents, strides and the machine, so equal kernels are blocked alike; for a
+given number of threads the order of every sum is fixed.
+
+The scheme is that of Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication (2008), and BLIS: a strip of b
+(depth x tile columns) stays in the first cache while tiles pass over a block of rows of a that stays in the second. Sizes
+are chosen for 32 KiB and 512 KiB, which every current x86 and Arm core has at least.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from graphc.loops.index import Var, row_major
+from graphc.loops.ir import Load
+from passes.bands import Segment, blocks, even_blocks
+from passes.contract import Contraction, Operand
+from passes.strides import Strides
+from passes.tiles import register_tile
+
+DEPTH = 320  # contracted iterations of a block: 16 float32 columns of them are 24 KiB
+STREAM_DEPTH = 16  # of a block where b is read once (matrix times vector): as many streams as a core can prefetch
+ROWS = 512  # rows of a block whose partial sums wait in memory
+CACHED_ROWS = 144  # rows of a that stay in the second cache while strips of b pass by
+COLUMNS = 256  # columns of a packed block of b
+PARTIAL = 1024 * 1024  # bytes of partial sums
+FAR = 512  # bytes between rows of b from which on they are worth bringing together
+REUSE = 4  # tiles that must read a packed strip for the copy to pay
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """Sizes of the tile (rows x columns) and of the blocks; each list of segments covers its variable.
+
+    ``parallel`` is the variable whose blocks threads share, or None; a contracted one is cut in ``pieces``, summed at the end.
+    """
+
+    height: int
+    width: int
+    rows: tuple[Segment, ...]
+    columns: tuple[Segment, ...]
+    outer: tuple[tuple[Var, tuple[Segment, ...]], ...]  # loops over blocks of the contracted variables
+    inner: tuple[Var, ...]  # contracted variables within a block, whole unless they are in ``outer``, too
+    cached_rows: int
+    pack_a: str  # "", "rows" (contiguous in a contracted variable) or "strips" (contiguous in the row)
+    pack_b: bool
+    parallel: Var | None
+    pieces: int = 1
+
+    @property
+    def partial(self) -> bool:
+        """Whether partial sums go through memory."""
+        return bool(self.outer)
+
+
+def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float) -> Blocking | None:
+    """Decide the blocking; None where dot products along the contracted loop or a plain loop over lanes do better."""
+    lanes = strides.machine.lanes(c.accumulator.dtype.itemsize)
+    extent = c.row.extent if c.row is not None else 1
+    height, vectors = register_tile(extent, c.lane.extent, lanes, strides.machine.registers)
+    width = vectors * lanes
+    tiles = -(-extent // height) * prod(v.extent for v in c.rows[:-1])
+    access = Access(c, strides)
+    gathered = not access.contiguous(c.b, c.lane)
+    if (gathered and (tiles < REUSE or c.lane.extent < lanes // 2)) or c.lane.extent * 4 < lanes:
+        return None
+    ragged = c.lane.extent % lanes != 0
+    strips = -(-c.lane.extent // width)
+    pack_b = gathered or (tiles >= REUSE and (ragged or not c.b.plain or access.step(c.b, c.contracted) >= FAR))
+    pack_a = _pack_a(c, access, strips)
+    threads = strides.machine.threads if work >= threshold else 1
+    parallel, pieces, rows, columns = _share(c, height, width, threads)
+    limit = DEPTH if tiles > 1 else STREAM_DEPTH
+    outer, inner = _depth_blocks(c, limit, parallel if pieces > 1 else None, pieces)
+    room = prod(v.extent for v in c.rows[:-1]) * max(s.size for s in rows) * max(s.size for s in columns)
+    small = room * c.accumulator.dtype.itemsize <= PARTIAL
+    if parallel in c.rows[:-1] or (
+        pieces == 1 and not (small and (c.depth > limit if tiles > 1 else strips > 1 and c.depth >= 4 * limit))
+    ):
+        outer, inner = (), c.contracted
+    return Blocking(height, width, rows, columns, outer, inner, CACHED_ROWS, pack_a, pack_b, parallel, pieces)
+
+
+class Access:
+    """How operands lie in memory."""
+
+    def __init__(self, c: Contraction, strides: Strides) -> None:
+        self.strides = strides
+
+    def contiguous(self, operand: Operand, var: Var) -> bool:
+        """Whether the operand's loads read whole vectors along ``var``."""
+        loads, _ = self.strides.of(operand.statements, var)
+        return 1 in loads and all(s in (0, 1) for s in loads)
+
+    def step(self, operand: Operand, along: tuple[Var, ...]) -> int:
+        """Bytes between iterations of the innermost contracted variable that moves the operand."""
+        for stmt in operand.statements:
+            if isinstance(stmt, Load) and stmt.buffer in self.strides.shapes:
+                flat = row_major(stmt.index, self.strides.shapes[stmt.buffer])
+                moving = [abs(flat.coefficient(v)) for v in reversed(along) if v in flat.variables]
+                if moving:
+                    return moving[0] * self.strides.dtypes[stmt.buffer].itemsize
+        return 0
+
+
+def _pack_a(c: Contraction, access: Access, strips: int) -> str:
+    """Whether a is copied: where it is an expression, or where its rows are far from one another in many strips."""
+    if c.row is None or strips < 2:
+        return ""
+    by_row = access.contiguous(c.a, c.row) and not access.contiguous(c.a, c.contracted[-1])
+    far = access.step(c.a, c.contracted[-1:]) >= FAR
+    if not c.a.plain or (far and strips >= REUSE):
+        return "strips" if by_row else "rows"
+    return ""
+
+
+def _share(c: Contraction, height: int, width: int, threads: int) -> tuple[
+    Var | None, int, tuple[Segment, ...], tuple[Segment, ...]
+]:  # fmt: skip
+    """The loop that threads share, into how many pieces the contracted loops are cut, blocks of rows and of columns."""
+    n, row = c.lane.extent, c.row
+    m = row.extent if row is not None else 1
+    rows, columns = tuple(near_blocks(m, ROWS, height)), tuple(near_blocks(n, COLUMNS, width))
+    if threads == 1:
+        return None, 1, rows, columns
+    total = n * prod(v.extent for v in c.rows)
+    even = [v for v in c.contracted if v.extent % threads == 0]
+    deep = c.depth >= max(512 * threads, 8 * n, 8 * total // n) and total * threads <= PARTIAL // 4
+    if deep and even and not c.batch and not c.columns:
+        return even[0], threads, rows, columns
+    for var in (*c.batch, *c.columns):
+        if var.extent >= threads:
+            return var, 1, rows, columns
+    if n % (threads * width) == 0:
+        counts = [k for k in range(threads, n // width + 1, threads) if n % (k * width) == 0]
+        count = next((k for k in counts if n // k <= COLUMNS), threads)
+        return c.lane, 1, rows, (Segment(0, count, n // count),)
+    for var in c.rows[:-1]:
+        if var.extent >= 2 * threads:
+            return var, 1, rows, columns
+    if row is not None and m >= 2 * height * threads:
+        count = threads * -(-m // (threads * ROWS))
+        each = m // count
+        left = (Segment(each * count, 1, m - each * count),) if m % count else ()
+        return row, 1, (Segment(0, count, each), *left), columns
+    if n >= 2 * width * threads:
+        each = n // (threads * width) * width
+        return c.lane, 1, rows, (Segment(0, threads, each), Segment(threads * each, 1, n - threads * each))
+    return None, 1, rows, columns
+
+
+def near_blocks(extent: int, limit: int, multiple: int) -> list[Segment]:
+    """Equal blocks of at most about ``limit``, whole tiles each but the last."""
+    if extent <= limit * 3 // 2:
+        return [Segment(0, 1, extent)]
+    count = -(-extent // limit)
+    size = -(-extent // count)
+    return blocks(extent, -(-size // multiple) * multiple)
+
+
+def _depth_blocks(
+    c: Contraction, limit: int, shared: Var | None, pieces: int
+) -> tuple[tuple[tuple[Var, tuple[Segment, ...]], ...], tuple[Var, ...]]:
+    """Cut the contracted loops: the innermost ones stay whole while their product is within ``limit``."""
+    outer: list[tuple[Var, tuple[Segment, ...]]] = []
+    inner: list[Var] = []
+    size = 1
+    for var in reversed(c.contracted):
+        extent = var.extent // pieces if var == shared else var.extent
+        if not outer and size * extent <= limit:
+            size *= extent
+            inner.append(var)
+            if var == shared:
+                outer.append((var, (Segment(0, 1, extent),)))
+        elif not outer and 2 * size <= limit and (cut := _cut(extent, limit // size)):
+            outer.append((var, cut))
+            inner.append(var)
+            size = limit
+        else:
+            outer.append((var, (Segment(0, extent, 1),)))
+    return tuple(reversed(outer)), tuple(reversed(inner))
+
+
+def _cut(extent: int, limit: int) -> tuple[Segment, ...]:
+    """Blocks of at most ``limit``; of one size, if twice as many blocks allow it."""
+    fewest = -(-extent // max(limit, 1))
+    for count in range(fewest, 2 * fewest + 1):
+        if extent % count == 0:
+            return (Segment(0, count, extent // count),)
+    return tuple(even_blocks(extent, limit))
+
+
+def describe(c: Contraction, blocking: Blocking, work: float) -> list[str]:
+    """One sentence for each decision."""
+    plan = blocking
+    columns = min(plan.width, c.lane.extent)
+    rows = f"{c.row} unrolled, " if c.row is not None and plan.height > 1 else ""
+    notes = [f"register tile {plan.height} x {columns} ({rows}{c.lane} in lanes)"]
+    if plan.pack_b:
+        notes.append(f"{c.b.value} copied in strips of {columns} columns")
+    if plan.pack_a:
+        notes.append(f"{c.a.value} copied in {plan.pack_a}")
+    if plan.partial and plan.pieces == 1:
+        depth = prod(s[0].size for v, s in plan.outer) * prod(v.extent for v in plan.inner if v not in dict(plan.outer))
+        notes.append(f"sums over {depth} of {c.depth} iterations at a time wait in memory")
+    if plan.pieces > 1:
+        notes.append(f"{plan.parallel} shared by {plan.pieces} threads (about {int(work)} units of work)")
+    elif plan.parallel is not None:
+        cut = plan.columns if plan.parallel == c.lane else plan.rows if plan.parallel == c.row else ()
+        count = cut[0].count if cut else plan.parallel.extent
+        notes.append(f"parallel over {plan.parallel} in {count} blocks (about {int(work)} units of work)")
+    return notes
