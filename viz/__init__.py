@@ -9,5 +9,6 @@ True
 from viz.engines import engine
 from viz.plots import plot_history
 from viz.render import draw, to_svg
+from viz.slides import slides
 
-__all__ = ["draw", "engine", "plot_history", "to_svg"]
+__all__ = ["draw", "engine", "plot_history", "slides", "to_svg"]

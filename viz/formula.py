@@ -181,6 +181,8 @@ def _item(tokens: list[str], at: int) -> tuple[str, int]:
         return f"{_grouped(top)}/{_grouped(below)}", at
     if name in ("bar", "overline"):
         text, at = _argument(tokens, at)
+        if len(text) > 1:  # one line over the whole word
+            return "".join(c if c.isspace() else c + "\u0305" for c in text), at
         return "".join(_barred(c) for c in text), at
     if name == "sqrt":
         text, at = _argument(tokens, at)

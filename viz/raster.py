@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +37,30 @@ def scene_to_bytes(scene: Scene, kind: str, scale: float = 2.0) -> bytes:
     Raises:
         DrawError: matplotlib is not installed.
     """
+    scale = min(scale, _PIXELS / max(scene.width, scene.height))
+    out = io.BytesIO()
+    with scene_figure(scene, scale) as figure:
+        metadata = {"Title": scene.title} if kind == "pdf" else {"Title": scene.title, "Description": scene.description}
+        if kind == "pdf":
+            metadata |= {"CreationDate": None, "Subject": scene.description[:500]}  # type: ignore[dict-item]
+        figure.savefig(out, format=kind, dpi=72 * scale, metadata=metadata, facecolor=scene.background)
+    return out.getvalue()
+
+
+@contextmanager
+def scene_figure(scene: Scene, scale: float = 1.0) -> Iterator[Any]:
+    """The scene as a matplotlib figure of its own size, to be saved inside of the block.
+
+    Raises:
+        DrawError: matplotlib is not installed.
+    """
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
         raise DrawError(
-            f"{kind} needs matplotlib, which is not installed", help="write .svg, or install matplotlib"
+            "png and pdf need matplotlib, which is not installed", help="write .svg, or install matplotlib"
         ) from error
-    scale = min(scale, _PIXELS / max(scene.width, scene.height))
     figure = Figure(figsize=(scene.width / 72, scene.height / 72), dpi=72 * scale, facecolor=scene.background)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -51,14 +69,9 @@ def scene_to_bytes(scene: Scene, kind: str, scale: float = 2.0) -> bytes:
     for group in scene.groups:
         for shape in group.shapes:
             axes.add_artist(_grid(shape) if isinstance(shape, Grid) else _artist(shape))
-    out = io.BytesIO()
     with warnings.catch_warnings(), mpl.rc_context({"pdf.fonttype": 42}):
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        metadata = {"Title": scene.title} if kind == "pdf" else {"Title": scene.title, "Description": scene.description}
-        if kind == "pdf":
-            metadata |= {"CreationDate": None, "Subject": scene.description[:500]}  # type: ignore[dict-item]
-        figure.savefig(out, format=kind, dpi=72 * scale, metadata=metadata, facecolor=scene.background)
-    return out.getvalue()
+        yield figure
 
 
 def _artist(shape: Shape) -> Any:
@@ -144,6 +157,7 @@ def _glyph_path(shape: Glyphs) -> Path:
 
     vertices: list[tuple[float, float]] = []
     codes: list[Any] = []
+    k = shape.scale
     kinds = {"M": Path.MOVETO, "L": Path.LINETO, "Q": Path.CURVE3, "C": Path.CURVE4}
     for data in shape.paths:
         tokens = _TOKEN.findall(data)
@@ -159,12 +173,12 @@ def _glyph_path(shape: Glyphs) -> Path:
             if command in "HV":
                 value, at = float(tokens[at]), at + 1
                 last = (value, last[1]) if command == "H" else (last[0], value)
-                vertices.append((shape.x + last[0], shape.y + last[1]))
+                vertices.append((shape.x + k * last[0], shape.y + k * last[1]))
                 codes.append(Path.LINETO)
                 continue
             for _ in range(_ARITY[command]):
                 last = float(tokens[at]), float(tokens[at + 1])
                 at += 2
-                vertices.append((shape.x + last[0], shape.y + last[1]))
+                vertices.append((shape.x + k * last[0], shape.y + k * last[1]))
                 codes.append(kinds[command])
     return Path(vertices, codes)

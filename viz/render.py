@@ -77,7 +77,7 @@ def draw(
             data = scene_to_tikz(scene).encode("utf-8", "replace")
         case _:
             data = scene_to_bytes(scene, suffix[1:])
-    _write(Path(path), data)
+    write_file(Path(path), data)
     return None
 
 
@@ -105,7 +105,12 @@ def _suffix(path: str | os.PathLike[str] | None) -> str:
     return suffix
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
+    """Write a picture.
+
+    Raises:
+        DrawError: the place cannot be written; says what to do.
+    """
     try:
         path.write_bytes(data)
     except OSError as error:

@@ -78,6 +78,7 @@ class Glyphs:
     paths: tuple[str, ...]
     fill: str
     text: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -396,6 +397,36 @@ def _with_captions(groups: list[Group], bounds: tuple[float, float, float, float
                 right = max(right, shape.x + text_width(shape.text, shape.font, shape.size))
                 top, bottom = min(top, shape.y - shape.size), max(bottom, shape.y + shape.size * 0.3)
     return left, top, right, bottom
+
+
+def scaled(shape: Shape, scale: float, dx: float, dy: float) -> Shape:
+    """A shape under x -> scale x + (dx, dy); strokes and dashes scale with it."""
+    made = _scaled_size(shape, scale)
+    if isinstance(made, (Curve, Polygon)):
+        return replace(made, points=tuple((x * scale + dx, y * scale + dy) for x, y in made.points))
+    return replace(made, x=made.x * scale + dx, y=made.y * scale + dy)
+
+
+def _scaled_size(shape: Shape, k: float) -> Shape:
+    match shape:
+        case Rect():
+            dash = tuple(d * k for d in shape.dash)
+            return replace(
+                shape, width=shape.width * k, height=shape.height * k, radius=shape.radius * k, weight=shape.weight * k, dash=dash
+            )
+        case Ellipse():
+            return replace(
+                shape, rx=shape.rx * k, ry=shape.ry * k, weight=shape.weight * k, dash=tuple(d * k for d in shape.dash)
+            )
+        case Curve():
+            return replace(shape, weight=shape.weight * k, dash=tuple(d * k for d in shape.dash))
+        case Text():
+            return replace(shape, size=shape.size * k)
+        case Glyphs():
+            return replace(shape, scale=shape.scale * k)
+        case Grid():
+            return replace(shape, side=shape.side * k)
+    return shape
 
 
 def _moved(shape: Shape, shift: Point) -> Shape:

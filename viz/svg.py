@@ -80,8 +80,9 @@ def _shape(shape: Shape) -> str:
             return _grid(shape)
         case Glyphs():
             data = " ".join(_tight(p) for p in shape.paths)
+            scale = f" scale({shape.scale:.4g})" if shape.scale != 1.0 else ""
             return (
-                f'<path transform="translate({_n(shape.x)} {_n(shape.y)})" fill="{shape.fill}" role="img" '
+                f'<path transform="translate({_n(shape.x)} {_n(shape.y)}){scale}" fill="{shape.fill}" role="img" '
                 f'aria-label="{_text(shape.text)}" d="{data}"/>'
             )
     raise AssertionError(shape)

@@ -2,16 +2,18 @@ r"""A scene as TikZ, for slides and papers set with LaTeX.
 
 What enters: a scene. What leaves: a ``tikzpicture`` (a whole document with ``standalone=True``) with the geometry of the SVG, in
 points. Invariants: text is escaped; formulas are paths, so that no maths package is needed; it compiles with pdfLaTeX,
-LuaLaTeX and XeLaTeX and the package tikz with ``svg.path`` alone. ::
+LuaLaTeX and XeLaTeX and the packages tikz (with ``svg.path``) and lmodern alone. ::
 
     \begin{tikzpicture}[x=1pt, y=-1pt] \draw[...] (0,0) .. controls (1,0) and (2,0) .. (3,0); ... \end{tikzpicture}
 
-Signs that pdfLaTeX's fonts lack become their LaTeX commands.
+Signs that pdfLaTeX's fonts lack become their LaTeX commands; letters that it lacks are set by LuaLaTeX and XeLaTeX, and "?" there.
 """
 
 from __future__ import annotations
 
-from viz.fonts import FAMILIES
+from collections.abc import Sequence
+
+from viz.fonts import FAMILIES, text_width
 from viz.scene import Curve, Ellipse, Glyphs, Grid, Group, Polygon, Rect, Scene, Shape, Text
 
 _ESCAPES = {
@@ -26,9 +28,11 @@ assert _FONTS.keys() == FAMILIES.keys()
 
 _HEAD = r"""\documentclass[tikz,border=0pt]{standalone}
 \usepackage[T1]{fontenc}
+\usepackage{lmodern}
 \usetikzlibrary{svg.path}
 \begin{document}
 """
+_UNICODE = r"\providecommand\gcuni[1]{\ifdefined\XeTeXversion#1\else\ifdefined\luatexversion#1\else?\fi\fi}"
 _TAIL = "\\end{document}\n"
 
 
@@ -45,6 +49,7 @@ def scene_to_tikz(scene: Scene, *, standalone: bool = True) -> str:
     lines = [
         f"% {_comment(scene.title)}",
         f"% {_comment(scene.description)}",
+        _UNICODE,
         *colours.definitions(),
         r"\begin{tikzpicture}[x=1pt, y=-1pt, line cap=butt]",
         rf"\useasboundingbox[fill={background}] (0,0) rectangle ({w},{h});",
@@ -52,7 +57,12 @@ def scene_to_tikz(scene: Scene, *, standalone: bool = True) -> str:
         r"\end{tikzpicture}",
     ]
     text = "\n".join(lines) + "\n"
-    return _HEAD + text + _TAIL if standalone else text
+    return document([text]) if standalone else text
+
+
+def document(pictures: Sequence[str]) -> str:
+    """A LaTeX document with one picture a page."""
+    return _HEAD + "\n".join(pictures) + _TAIL
 
 
 class _Colours:
@@ -90,13 +100,20 @@ def escape(text: str) -> str:
             out.append(_ESCAPES[pair])
             at += 2
             continue
-        out.append(_ESCAPES.get(text[at], text[at]))
+        char = text[at]
+        plain = ord(char) < 0x250 and char.isprintable()
+        out.append(_ESCAPES.get(char) or (char if plain else rf"\gcuni{{{char}}}"))
         at += 1
     return "".join(out)
 
 
 def _group(group: Group, colours: _Colours) -> list[str]:
-    return [line for shape in group.shapes for line in _shape(shape, colours)]
+    left = group.kind in ("caption", "legend", "cluster")  # other text is centred: LaTeX's fonts are narrower than ours
+    return [
+        line
+        for shape in group.shapes
+        for line in (_text(shape, colours, left) if isinstance(shape, Text) else _shape(shape, colours))
+    ]
 
 
 def _dash(dash: tuple[float, ...]) -> str:
@@ -130,20 +147,23 @@ def _shape(shape: Shape, colours: _Colours) -> list[str]:
         case Polygon():
             points = [f"({_n(x)},{_n(y)})" for x, y in shape.points]
             return [rf"\fill[{colours.name(shape.fill)}] {' -- '.join(points)} -- cycle;"]
-        case Text():
-            size = _n(shape.size)
-            font = rf"\fontsize{{{size}}}{{{size}}}\selectfont{_FONTS[shape.font]}"
-            where = f"({_n(shape.x)},{_n(shape.y)})"
-            style = f"anchor=base west, inner sep=0, text={colours.name(shape.fill)}, font={{{font}}}"
-            return [rf"\node[{style}] at {where} {{{escape(shape.text)}}};"]
         case Glyphs():
-            place = f"shift={{({_n(shape.x)},{_n(shape.y)})}}"
+            place = f"shift={{({_n(shape.x)},{_n(shape.y)})}}, scale={shape.scale:.4g}"
             fill = colours.name(shape.fill)
-            # svg.path draws upwards in points; yscale turns it over
-            return [rf"\fill[{fill}, {place}, yscale=-1] svg[yscale=-1] {{{_closed(p)}}};" for p in shape.paths]
+            # svg.path draws upwards; yscale turns it over
+            return [rf"\fill[{fill}, {place}, yscale=-1] svg {{{_closed(p)}}};" for p in shape.paths]
         case Grid():
             return _grid(shape, colours)
     raise AssertionError(shape)
+
+
+def _text(shape: Text, colours: _Colours, left: bool) -> list[str]:
+    size = _n(shape.size)
+    font = rf"\fontsize{{{size}}}{{{size}}}\selectfont{_FONTS[shape.font]}"
+    x = shape.x if left else shape.x + text_width(shape.text, shape.font, shape.size) / 2
+    anchor = "base west" if left else "base"
+    style = f"anchor={anchor}, inner sep=0, text={colours.name(shape.fill)}, font={{{font}}}"
+    return [rf"\node[{style}] at ({_n(x)},{_n(shape.y)}) {{{escape(shape.text)}}};"]
 
 
 def _closed(path: str) -> str:

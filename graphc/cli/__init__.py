@@ -42,25 +42,59 @@ def demo(
     run_demo(out, folder, epochs=epochs, seed=seed, threads=threads)
 
 
+VALUES = "Run it and show numbers: a=2,b=-3 or an .npz file with an array for each input."
+
+
 @app.command()
 def draw(
     model: Annotated[
         str, typer.Argument(help="file.py:name of a value, graph or model; or file.ir; or an example's name.")
     ],
-    picture: Annotated[Path, typer.Argument(help="Where to write it: .svg, .png, .pdf or .dot.")],
+    picture: Annotated[Path, typer.Argument(help="Where to write it: .svg, .png, .pdf, .dot or .tex (TikZ).")],
     backward: Annotated[
         bool, typer.Option("--backward", help="Draw the backward graph beside the forward one.")
     ] = False,
     theme: Annotated[str, typer.Option(help="light, dark, projector or print.")] = "light",
     direction: Annotated[str, typer.Option(help="LR or TB.")] = "",
+    level: Annotated[str, typer.Option(help="layers, ops, primitives or kernels.")] = "ops",
+    notation: Annotated[str, typer.Option(help="Of gradients: bar or leibniz.")] = "bar",
+    values: Annotated[str, typer.Option(help=VALUES)] = "",
 ) -> None:
     """Draw a graph, forward and backward."""
-    from graphc.cli.models import load_model
+    from graphc.cli.models import load_model, load_values
     from viz import draw as draw_picture
 
     options = {"direction": direction} if direction else {}
-    draw_picture(load_model(model), picture, backward=backward, theme=theme, **options)
+    draw_picture(
+        load_model(model), picture, backward=backward, theme=theme, level=level, notation=notation,
+        values=load_values(values), **options,
+    )  # fmt: skip
     out.print(f"wrote {picture}")
+
+
+@app.command()
+def slides(
+    model: Annotated[
+        str, typer.Argument(help="file.py:name of a value, graph or model; or file.ir; or an example's name.")
+    ],
+    deck: Annotated[Path, typer.Argument(help="Where to write them: .pdf, .html, .tex, or .svg for numbered files.")],
+    backward: Annotated[bool, typer.Option("--backward/--forward", help="Go on to the backward pass.")] = True,
+    theme: Annotated[str, typer.Option(help="light, dark, projector or print.")] = "projector",
+    direction: Annotated[str, typer.Option(help="LR or TB.")] = "LR",
+    level: Annotated[str, typer.Option(help="layers, ops, primitives or kernels.")] = "ops",
+    notation: Annotated[str, typer.Option(help="Of gradients: bar or leibniz.")] = "bar",
+    values: Annotated[str, typer.Option(help=VALUES)] = "",
+    title: Annotated[str, typer.Option(help="Shown above every frame.")] = "",
+) -> None:
+    """Build a picture up step by step: numbered frames for a lecture, all with the same geometry."""
+    from graphc.cli.models import load_model, load_values
+    from viz import slides as write_slides
+
+    count = write_slides(
+        load_model(model), deck, backward=backward, theme=theme, direction=direction, level=level, notation=notation,
+        values=load_values(values), title=title,
+    )  # fmt: skip
+    out.print(f"wrote {count} frames to {deck}")
 
 
 @app.command()

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import graphc
 from graphc import nn, ops
 from graphc.errors import GraphcError, GraphError
@@ -123,3 +125,30 @@ def as_graph(model: Any, name: str = "model") -> Graph:
     from graphc.driver import as_graph as make
 
     return make(model, None, name)[0]
+
+
+def load_values(text: str) -> dict[str, Any] | None:
+    """Inputs from ``a=2,b=-3`` or an .npz file; None if there are none.
+
+    Raises:
+        GraphError: no number, or a file that cannot be read.
+
+    >>> load_values("a=2,b=-3")
+    {'a': 2.0, 'b': -3.0}
+    """
+    if not text:
+        return None
+    if text.endswith(".npz"):
+        try:
+            with np.load(text, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError) as error:
+            raise GraphError(f"{text} cannot be read: {error}", help="write it with numpy.savez") from error
+    found: dict[str, Any] = {}
+    for word in text.split(","):
+        name, _equals, value = word.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError as error:
+            raise GraphError(f"{word!r} is no value", help="write it as a=2,b=-3, or give an .npz file") from error
+    return found
