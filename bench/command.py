@@ -6,6 +6,7 @@ Invariant: an interrupted run keeps what it has measured, and ``--resume`` goes 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ from bench.workload import Entry
 from bench.workloads import select
 from graphc.driver import default_threads
 from graphc.errors import GraphError
+from graphc.targets.cpu.object_cache import default_directory
 
+ROW_SECONDS = 300.0  # what one workload may take; an executor that would exceed it is left out
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -58,10 +61,10 @@ def run_bench(out: Console, err: Console, request: Request) -> Record:
         burst=0.03 if request.quick else 0.1, cold=not request.quick, explain=request.explain,
     )  # fmt: skip
     record = start_record(request, settings, executors)
-    file = request.json or (Path("bench.json") if request.update_docs else None)
+    file = kept_in(request)
     todo = [e for e in entries if e.name not in record.rows]
     if kept := len(entries) - len(todo):
-        err.print(f"{kept} of {len(entries)} workloads are in {request.json} already")
+        err.print(f"{kept} of {len(entries)} workloads are in {file} already")
     deadline = monotonic() + request.minutes * 60
     with progress_bar(err) as progress, Bench(executors, settings) as bench:
         task = progress.add_task("", total=len(todo))
@@ -69,16 +72,20 @@ def run_bench(out: Console, err: Console, request: Request) -> Record:
         for entry in todo:
             if monotonic() > deadline:
                 break
-            record.rows[entry.name] = bench.row(entry, deadline)
+            record.rows[entry.name] = bench.row(entry, monotonic() + ROW_SECONDS)
             record.versions |= bench.versions
             progress.advance(task)
             out.print(row_table(record.rows[entry.name]))
             if request.explain:
                 show_kernels(out, record, entry)
-            if file is not None:
-                record.write(file)
+            record.write(file)
     finish(out, err, request, record, entries, file)
     return record
+
+
+def kept_in(request: Request) -> Path:
+    """The file that holds the record while it grows: as asked, or one in graphc's cache directory."""
+    return request.json or (default_directory() or Path(tempfile.gettempdir())) / "bench.json"
 
 
 def start_record(request: Request, settings: Settings, executors: Sequence[Executor]) -> Record:
@@ -89,19 +96,16 @@ def start_record(request: Request, settings: Settings, executors: Sequence[Execu
     """
     names = tuple(e.name for e in executors)
     conditions = Conditions(settings.threads, settings.tiny, request.quick, names, cpu_name(), fingerprint())
-    if request.resume:
-        if request.json is None:
-            raise GraphError("--resume needs the record to go on with", help="add --json FILE")
-        if request.json.exists():
-            record = Record.read(request.json)
-            pairs = [(k, v, getattr(conditions, k)) for k, v in vars(record.conditions).items()]
-            differing = [f"{k} was {old!r}, is {new!r}" for k, old, new in pairs if old != new]
-            if differing:
-                raise GraphError(
-                    f"{request.json} was made under other conditions: {'; '.join(differing)}",
-                    help="run without --resume",
-                )
-            return record
+    file = kept_in(request)
+    if request.resume and file.exists():
+        record = Record.read(file)
+        pairs = [(k, v, getattr(conditions, k)) for k, v in vars(record.conditions).items()]
+        differing = [f"{k} was {old!r}, is {new!r}" for k, old, new in pairs if old != new]
+        if differing:
+            raise GraphError(
+                f"{file} was made under other conditions: {'; '.join(differing)}", help="run without --resume"
+            )
+        return record
     return Record(conditions, now(), machine(settings.threads))
 
 
@@ -128,7 +132,7 @@ def show_kernels(out: Console, record: Record, entry: Entry) -> None:
 
 
 def finish(
-    out: Console, err: Console, request: Request, record: Record, entries: Sequence[Entry], file: Path | None
+    out: Console, err: Console, request: Request, record: Record, entries: Sequence[Entry], file: Path
 ) -> None:  # fmt: skip
     """The table of goals, the files, and what is missing."""
     if len(record.rows) > 1:
@@ -144,8 +148,7 @@ def finish(
 
         draw_ratios(record, request.picture)
         err.print(f"wrote {request.picture}")
-    if file is not None:
-        err.print(f"wrote {file}")
+    err.print(f"the record is in {file}")
     if request.update_docs:
         for written in update_documents(record, ROOT):
             err.print(f"wrote {written}")

@@ -122,7 +122,6 @@ def test_opt_lists_passes_with_their_rules(capsys: pytest.CaptureFixture[str], i
         (("build", "mlp", "--target", "wasm"), "unknown target 'wasm'"),
         (("bench", "--executors", "fortran"), "unknown executor 'fortran'"),
         (("bench", "--models", "abc"), "unknown workload 'abc'"),
-        (("bench", "--resume"), "--resume needs the record"),
     ],
 )
 def test_mistakes_end_in_one_clear_error(
