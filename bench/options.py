@@ -32,7 +32,10 @@ def bench(
         bool,
         typer.Option("--explain", help="Every kernel's time, bytes, operations, share of the roofline; machine code."),
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Keep the record here, written after every workload (else in the cache directory).")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Keep the record here, written after every workload (else in the cache directory)."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the record of an interrupted run.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the ratios: .png, .svg or .pdf.")] = None,
     update_docs: Annotated[

@@ -43,6 +43,16 @@ class GraphcRunner:
         outputs = {**self.symbols, **{f"d {n}": g for n, g in gradients.items()}}
         self.program = graphc.compile(outputs, updates=updates, **self._options)
         self._data = work.data
+        self._results = {n: np.empty(v.type.static_shape, v.dtype.numpy) for n, v in outputs.items()}
+        self._arrays = tuple(work.data.values())
+        self._step = self._bound() if self.program.options.target == "cpu" else self._called
+
+    def _bound(self) -> Any:
+        """The program as a hot loop calls it: inputs by position, outputs into the caller's arrays."""
+        return self.program.bind(*self._data, out=self._results)
+
+    def _called(self, *arrays: np.ndarray) -> Any:
+        return self.program(**dict(zip(self._data, arrays, strict=True)))
 
     def _declare(self) -> tuple[dict[str, Any], dict[str, Any]]:
         import graphc
@@ -65,10 +75,10 @@ class GraphcRunner:
         return list(graphc.vjp(self.symbols["y"], wrt, self._inputs[self.work.cotangent]))
 
     def run(self) -> Any:
-        return self.program(**self._data)
+        return self._step(*self._arrays)
 
     def outputs(self) -> Arrays:
-        return {n: np.array(v) for n, v in self.program(**self._data).items()}
+        return {n: np.array(v) for n, v in self._step(*self._arrays).items()}
 
     def weights(self) -> Arrays:
         return {n: np.array(p.attrs["variable"].value) for n, p in self.parameters.items()}
