@@ -30,7 +30,7 @@ from graphc.loops.text import print_program
 from graphc.specialise import specialise
 from graphc.trace import Observer, Stage, Trace
 from graphc.verify import verify
-from passes import GRAPH_PIPELINE, LAYOUT
+from passes import GRAPH_PIPELINE, LAYOUT, SPLIT
 from passes.fuse import SMALL, fuse
 from passes.lower import lower
 from passes.memory import plan_memory
@@ -412,6 +412,8 @@ def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
     """Everything between a static graph and plain loops: optimise, lay out, fuse, lower, plan memory."""
     graph = optimise(graph, trace, check=options.check)
     graph = LAYOUT.run(graph, check=options.check, trace=trace)
+    if options.target == "cpu":
+        graph = SPLIT.run(graph, check=options.check, trace=trace)
     small, scratch = (SMALL, SCRATCH) if options.target == "cpu" else (0, 0)  # on a grid a row is spread over threads
     fusion = _timed(trace, "fuse", lambda context: fuse(graph, context, enabled=options.fuse, small=small), len(graph))
     loops = _timed(trace, "lower", lambda context: lower(fusion, context, scratch=scratch), len(fusion.groups))

@@ -9,6 +9,7 @@ from passes.expand import expand
 from passes.fold import fold
 from passes.layout import layout
 from passes.simplify import EXACT, simplify
+from passes.split import split
 from passes.stabilise import stabilise
 
 GRAPH_PIPELINE = Pipeline(
@@ -22,9 +23,10 @@ GRAPH_PIPELINE = Pipeline(
     )
 )
 LAYOUT = Pipeline((Pass("layout", layout, why="turns what fusion reads into what vectors can read"),))
+SPLIT = Pipeline((Pass("split", split, why="after layout: it must not move what a kernel accumulates on its way"),))
 
 PASSES: dict[str, Pass] = {
-    each.name: each for each in (*GRAPH_PIPELINE.passes, *LAYOUT.passes)
+    each.name: each for each in (*GRAPH_PIPELINE.passes, *LAYOUT.passes, *SPLIT.passes)
 }  # by name, for `graphc opt`
 
-__all__ = ["EXACT", "GRAPH_PIPELINE", "LAYOUT", "PASSES"]
+__all__ = ["EXACT", "GRAPH_PIPELINE", "LAYOUT", "PASSES", "SPLIT"]

@@ -114,7 +114,9 @@ def own_index(variables: tuple[Var, ...], node: Node) -> IndexTuple:
 
     A partial result has the index of its operand.
     """
-    shape = node.inputs[0].type.static_shape if isinstance(node.op.lowering, declare.Partial) else node.type.static_shape
+    shape = (
+        node.inputs[0].type.static_shape if isinstance(node.op.lowering, declare.Partial) else node.type.static_shape
+    )
     return tuple(Index.of(variables[n]) if extent != 1 else Index() for n, extent in enumerate(shape))
 
 

@@ -117,7 +117,9 @@ def loops_of(node: Node) -> tuple[int, ...]:
     >>> loops_of(input("x", (4, 1))), loops_of(input("y", (1, 4)))
     ((4,), (1, 4))
     """
-    shape = node.inputs[0].type.static_shape if isinstance(node.op.lowering, declare.Partial) else node.type.static_shape
+    shape = (
+        node.inputs[0].type.static_shape if isinstance(node.op.lowering, declare.Partial) else node.type.static_shape
+    )
     while shape and shape[-1] == 1:
         shape = shape[:-1]
     return shape

@@ -140,8 +140,9 @@ class GroupLowering:
             self.scratch[list(plan.kept)[number]] = buffer
         for number in range(plan.count):
             self.one_pass(number, order, plan, row)
+        body = self.whole()
         params = tuple(self.params.params.values())
-        kernel = ir.Kernel("", params, self.whole(), tuple(self.group.members))
+        kernel = ir.Kernel("", params, body, tuple(self.group.members))
         return kernel, self.params.buffers, tuple(self.sites)
 
     # --- which elements are needed, operands first -----------------------------------------------------------------

@@ -30,9 +30,23 @@ from graphc.ops.broadcasting import (
     sum_op,
     zeros_like,
 )  # fmt: skip
-from graphc.ops.declare import Custom, Reduction, Samples, Template, Transpose, Zero, declare
+from graphc.ops.declare import (
+    Custom,
+    NotDifferentiable,
+    Partial,
+    Reduction,
+    Samples,
+    Template,
+    Transpose,
+    Zero,
+    declare,
+)
 from graphc.types import Dim, TensorType, bool_, int32
 
+COMBINERS = {
+    "add": np.add, "mul": np.multiply, "maximum": np.maximum, "minimum": np.minimum,
+    "and": np.logical_and, "or": np.logical_or,
+}  # fmt: skip
 Axis: TypeAlias = "int | Sequence[int] | None"
 
 
@@ -115,6 +129,34 @@ any_op = declare(
     "any", infer=infer_reduction("any", ("bool",)), reference=lambda x, *, axes: np.asarray(np.any(x, axis=tuple(axes))),
     derivative=Zero("logic is piecewise constant"), lowering=Reduction("or"), latex=r"\bigvee {0}", symbol="∃",
     samples=Samples(calls=_truth_calls, gradient=False), doc="Whether any along axes is true.",
+)  # fmt: skip
+
+
+def _infer_partial(types: tuple[TensorType, ...], *, combiner: str, axes: tuple[int, ...], size: int) -> TensorType:
+    (x,) = types
+    if not axes or tuple(axes) != tuple(range(len(axes))) or len(axes) > x.rank:
+        raise AttributeRuleError(f"partial: axes {tuple(axes)} are not the leading axes of {x}")
+    if combiner not in COMBINERS or (combiner != "add" and len(axes) < x.rank):
+        raise AttributeRuleError(f"partial: {combiner} is no combiner for axes {tuple(axes)} of {x}")
+    shape = x.static_shape
+    if size < 1 or shape[0] < 1:
+        raise AttributeRuleError(f"partial: blocks of {size} of {shape[0]} rows")
+    return x.with_shape((-(-shape[0] // size), *shape[len(axes) :]))
+
+
+def _partial(x: Any, *, combiner: str, axes: tuple[int, ...], size: int) -> Any:
+    blocks = [x[start : start + size] for start in range(0, x.shape[0], size)]
+    return np.stack([COMBINERS[combiner].reduce(b, axis=tuple(axes), dtype=x.dtype) for b in blocks])
+
+
+partial_op = declare(
+    "partial", infer=_infer_partial, reference=_partial,
+    derivative=NotDifferentiable("passes make it of a reduction, after gradients have been taken"),
+    lowering=Partial(), latex=r"\operatorname{{partial}}({0})", symbol="Σ|",
+    samples=Samples(calls=lambda: [(((5,),), {"combiner": "add", "axes": (0,), "size": 2}),
+                                   (((6, 4),), {"combiner": "maximum", "axes": (0, 1), "size": 2}),
+                                   (((7, 3),), {"combiner": "add", "axes": (0,), "size": 3})], gradient=False),
+    doc="Reductions of blocks of the first axis, over leading axes: a step of a large reduction.",
 )  # fmt: skip
 
 
