@@ -212,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json.dumps(measure(text, chosen.threads[0], chosen.peers, chosen.budget)), flush=True)
         return
     rows = [row for threads in chosen.threads for row in _child(texts, threads, chosen)]
-    show(rows, Console(width=140))
+    show(rows, Console(width=120))
     if chosen.json:
         with open(chosen.json, "w", encoding="utf-8") as file:
             json.dump(rows, file, indent=1)

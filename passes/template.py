@@ -329,12 +329,10 @@ class Template:
         step = (*a, *(s for s in b if getattr(s, "name", None) not in names), c.product, c.accumulate)
         after: Body = (c.read, *substitute(c.epilogue, mapping))
         if sums is not None:
-            here = (
-                (row, column)
-                if self.plan.pieces == 1
-                else (mapping[c.row] if c.row is not None else row, mapping[c.lane])
-            )
-            index = self.sums_index(sums[1], mapping, *here)
+            place = row + first
+            if self.plan.pieces > 1:  # sums of all rows and columns
+                place, column = mapping[c.row] if c.row is not None else row, mapping[c.lane]
+            index = self.sums_index(sums[1], mapping, place, column)
             after = (c.read, Store(sums[0].name, index, c.read.name, "add", nodes=c.read.nodes))
         elif filled and wide.size % self.lanes:
             after = (c.read, If((Bound(mapping[c.lane], c.lane.extent),), after[1:]))

@@ -121,21 +121,29 @@ class Accesses:
         )
 
     def within_step(self, indices: Sequence[Index], var: Var) -> bool:
-        """Whether all indices are ``step * var + fixed + rest`` with one step and one range of rests shorter than it."""
+        """Whether all indices are ``step * var + fixed + far + rest``, one step, rests within a range shorter than it.
+
+        ``far`` are multiples of a period that ``step * var + rest`` stays below (rows around the blocks of a row).
+        """
         steps = {i.coefficient(var) for i in indices}
         if len(steps) != 1 or steps == {0} or not all(i.is_affine_in(var) for i in indices):
             return False
+        step = abs(steps.pop())
         fixed: set[frozenset[tuple[object, int]]] = set()
-        lows: list[int] = []
-        highs: list[int] = []
+        ranges: list[tuple[int, int, int]] = []
+        period = 0
         for index in indices:
             rest = [(a, c) for a, c in index.terms if a != var]
             moves = [(a, c) for a, c in rest if Index.of(a).variables & self.moving or Index.of(a).values]
             fixed.add(frozenset(term for term in rest if term not in moves))
-            low, high = Index(tuple(moves), index.const).bounds
-            lows.append(low)
-            highs.append(high)
-        return len(fixed) == 1 and max(highs) - min(lows) < abs(steps.pop())
+            near = [(a, c) for a, c in moves if abs(c) < step * var.extent]
+            period = gcd(period, *(c for a, c in moves if (a, c) not in near))
+            ranges.append((index.const, *Index(tuple(near), 0).bounds))
+        starts = [const % period if period else const for const, _, _ in ranges]
+        highest = max(start + high for start, (_, _, high) in zip(starts, ranges, strict=True))
+        spread = highest - min(start + low for start, (_, low, _) in zip(starts, ranges, strict=True))
+        apart = spread < step and (period == 0 or step * max(var.extent - 1, 0) + spread < period)
+        return len(fixed) == 1 and apart
 
 
 def carries(loop: For) -> bool:
