@@ -27,7 +27,7 @@ ROWS = 512  # rows of a block whose partial sums wait in memory
 CACHED_ROWS = 144  # rows of a that stay in the second cache while strips of b pass by
 COLUMNS = 256  # columns of a packed block of b
 PARTIAL = 1024 * 1024  # bytes of partial sums
-FAR = 512  # bytes between rows of b from which on they are worth bringing together
+FAR = 256  # bytes between rows of b from which on they are worth bringing together
 REUSE = 4  # tiles that must read a packed strip for the copy to pay
 
 
