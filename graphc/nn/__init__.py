@@ -17,21 +17,27 @@ from graphc.nn.convolution import AvgPool2D, Conv1D, Conv2D, GlobalAvgPool2D, Ma
 from graphc.nn.layer import Layer
 from graphc.nn.layers import ACTIVATIONS, Activation, Dense, Dropout, Flatten, Lambda, Sequential
 from graphc.nn.phase import phase, training_step, with_phase
+from graphc.nn.transformer import GPT, Embedding, LayerNorm, MultiHeadAttention, TransformerBlock
 
 __all__ = [
     "ACTIVATIONS",
+    "GPT",
     "Activation",
     "AvgPool2D",
     "Conv1D",
     "Conv2D",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
     "GlobalAvgPool2D",
     "Lambda",
     "Layer",
+    "LayerNorm",
     "MaxPool2D",
+    "MultiHeadAttention",
     "Sequential",
+    "TransformerBlock",
     "phase",
     "training_step",
     "with_phase",

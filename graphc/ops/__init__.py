@@ -44,6 +44,8 @@ from graphc.ops.statistics import argmax, argmin, logsumexp, mean, norm, std, va
 from graphc.ops.convolution import conv1d, conv2d
 from graphc.ops.pooling import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from graphc.ops.classification import log_softmax, one_hot, softmax
+from graphc.ops.normalisation import layer_norm
+from graphc.ops.attention import scaled_dot_product_attention
 from graphc.ops.operators import install
 
 install()
@@ -105,6 +107,7 @@ __all__ = [
     "iota",
     "isfinite",
     "isnan",
+    "layer_norm",
     "le",
     "leaky_relu",
     "log",
@@ -148,6 +151,7 @@ __all__ = [
     "reshape",
     "round",
     "rsqrt",
+    "scaled_dot_product_attention",
     "scatter_add",
     "shift_left",
     "shift_right",
