@@ -11,7 +11,7 @@ loop IR (:mod:`graphc.loops.cost`); the variables' values are as before. ::
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,18 +201,25 @@ def _rows(loops: Any, recording: Recording) -> tuple[ProfileRow, ...]:
     rows = []
     for number, (launch, (seconds, runs, busy)) in enumerate(zip(loops.launches, numbers, strict=True)):
         cost = costs[launch.kernel]
-        lines = [str(n.source) for n in loops.kernels[launch.kernel].nodes if n.source]
-        work = _shares({str(s): float(count) for s, count in cost.work.items()}, lines)
+        nodes = launch.nodes or loops.kernels[launch.kernel].nodes
+        lines = [str(n.source) for n in nodes if n.source]
+        # the kernel may have been made for other nodes: its statements' nodes stand for the launch's, one by one
+        own = dict(zip(loops.kernels[launch.kernel].nodes, nodes, strict=True))
+        work: Counter[str] = Counter()
+        for node, count in cost.work.items():
+            source = own.get(node, node).source
+            if source:
+                work[str(source)] += count
         times = max(int(runs), 1)
         rows.append(ProfileRow(
             launch.kernel, seconds, cost.bytes * times, tuple(dict.fromkeys(lines)), cost.flops * times, number, times, busy,
-            cost.itemsize, work,
+            cost.itemsize, _shares(work, lines),
         ))  # fmt: skip
     return tuple(rows)
 
 
-def _shares(work: Mapping[str, float], lines: Sequence[str]) -> dict[str, float]:
+def _shares(work: Mapping[str, int], lines: Sequence[str]) -> dict[str, float]:
     """Parts of one by line; equal parts of the kernel's lines where no statement names one."""
-    counts = dict(work) or dict.fromkeys(lines, 1.0)
+    counts = dict(work) or dict.fromkeys(lines, 1)
     total = sum(counts.values())
     return {line: count / total for line, count in counts.items()} if total else {}

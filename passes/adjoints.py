@@ -34,8 +34,12 @@ def reverse(outputs: Sequence[Node], cotangents: Sequence[Node], targets: Sequen
         sweep.contribute(output, ct, None, False)
     sweep.run()
     result: dict[Node, Node] = {}
+    totals: dict[Node, list[Node]] = {}
+    for node, target in alias.items():
+        if node in sweep.total:
+            totals.setdefault(target, []).append(sweep.total[node])
     for target in dict.fromkeys(targets):
-        found = [sweep.total[n] for n, t in alias.items() if t is target and n in sweep.total]
+        found = totals.get(target)
         with provenance.deriving("differentiate", "zero", parents=(target,), primal=target):
             result[target] = _sum(target, found) if found else ops.zeros_like(target)
     return [result[t] for t in targets]

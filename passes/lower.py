@@ -21,6 +21,7 @@ from passes.access import identity_index, loop_variables
 from passes.groups import Fusion, Group
 from passes.kernels import GroupLowering, Params, Site
 from passes.rows import SCRATCH
+from passes.reuse import shape_of
 from passes.templates import TEMPLATES, nest
 
 
@@ -37,17 +38,23 @@ def lower(fusion: Fusion, context: Context | None = None, *, scratch: int = SCRA
     names: dict[object, str] = {}
     launches: list[ir.Launch] = []
     sites: list[Site] = []
+    known: dict[object, tuple[str, tuple[int, ...], tuple[tuple[int, int], ...]]] = {}
     for group in fusion.groups:
-        kernel, buffers, group_sites = lower_group(group, fusion, slots.names, scratch)
-        name = names.setdefault(kernel.key(), f"k{len(kernels)}_{_label(group)}")
-        if name not in kernels:
-            kernels[name] = replace(kernel, name=name)
-        launches.append(ir.Launch(name, buffers, len(sites)))
-        sites.extend(group_sites)
+        shape = shape_of(group, fusion, slots.names)
+        if shape.key not in known:
+            kernel, buffers, found = lower_group(group, fusion, slots.names)
+            name = names.setdefault(kernel.key(), f"k{len(kernels)}_{_label(group)}")
+            if name not in kernels:
+                kernels[name] = replace(kernel, name=name, nodes=shape.nodes)
+            places = tuple(shape.buffers.index(b) for b in buffers)
+            known[shape.key] = (name, places, tuple((shape.nodes.index(s.node), s.extent) for s in found))
+        name, places, guards = known[shape.key]
+        launches.append(ir.Launch(name, tuple(shape.buffers[p] for p in places), len(sites), shape.nodes))
+        sites.extend(Site(shape.nodes[node], extent) for node, extent in guards)
     for kernel, buffers in _late_updates(fusion, slots.names):
         name = names.setdefault(kernel.key(), f"k{len(kernels)}_copy")
         kernels.setdefault(name, replace(kernel, name=name))
-        launches.append(ir.Launch(name, buffers))
+        launches.append(ir.Launch(name, buffers, nodes=kernel.nodes))
     return ir.LoopProgram(fusion.graph.name, slots.slots, kernels, tuple(launches), 0, tuple(sites))
 
 

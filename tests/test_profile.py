@@ -42,7 +42,7 @@ def test_rows_say_what_ran_for_which_line(threads: int) -> None:
     np.testing.assert_array_equal(w.value, before)
     assert [r.kernel for r in profile.rows] == [launch.kernel for launch in program.loops.launches]
     assert all(r.seconds > 0 and r.runs == 1 for r in profile.rows)
-    assert all(0.5 < r.busy_threads <= threads * 1.01 for r in profile.rows)
+    assert all(0 < r.busy_threads <= threads * 1.01 for r in profile.rows)
     assert 2 * 96**3 <= profile.flops < 2.2 * 96**3
     lines = profile.lines()
     assert sum(line.seconds for line in lines) == pytest.approx(profile.seconds)

@@ -1,4 +1,4 @@
-"""What a kernel costs by its text: floating-point operations and bytes, counted and attributed to the user's lines.
+"""What a kernel costs by its text: floating-point operations and bytes, counted and attributed to graph nodes.
 
 What enters: a plain (unscheduled) kernel. What leaves: a :class:`KernelCost`. Invariants: counting runs nothing; every
 statement counts once for each iteration of the loops around it, conditional ones as if their condition held.
@@ -42,7 +42,7 @@ class KernelCost:
     Attributes:
         flops: floating-point operations. read, written: bytes.
         itemsize: bytes of the widest float that it computes with (4 if it has none).
-        work: source line -> statements run for it (how a kernel's time is shared out among lines).
+        work: graph node -> statements run for it (how a kernel's time is shared out among the user's lines).
     """
 
     flops: int
@@ -81,8 +81,8 @@ def kernel_cost(kernel: Kernel) -> KernelCost:
             case Let(primitive=primitive, dtype=dtype):
                 compared = primitive in PRIMITIVES and PRIMITIVES[primitive].signature == "compare"
                 flops += times * (primitive not in _FREE and (dtype.is_float or compared))
-        for source in {n.source for n in getattr(stmt, "nodes", ()) if n.source is not None}:
-            work[source] += times
+        for node in getattr(stmt, "nodes", ()):
+            work[node] += times
     sizes = {p.name: (p.type.nbytes, p.dtype.itemsize) for p in kernel.params}
     itemsize = max((p.dtype.itemsize for p in kernel.params if p.dtype.is_float), default=4)
     moved = [

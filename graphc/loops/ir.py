@@ -312,11 +312,16 @@ class BufferSlot:
 
 @dataclass(frozen=True)
 class Launch:
-    """Run a kernel on buffers, positionally. ``sites`` maps the kernel's guard sites to entries of ``Program.sites``."""
+    """Run a kernel on buffers, positionally. ``sites`` maps the kernel's guard sites to entries of ``Program.sites``.
+
+    ``nodes`` are the graph nodes that this launch computes, by age, as the kernel's are: launches that share a kernel
+    still lead back to lines of their own.
+    """
 
     kernel: str
     buffers: tuple[str, ...]
     site_base: int = 0
+    nodes: tuple[Any, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
