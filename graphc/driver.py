@@ -24,6 +24,7 @@ import numpy as np
 from graphc import interpreter, text
 from graphc.binding import bind, check_outputs
 from graphc.errors import CompileError, GraphError
+from graphc.garbage import collector_paused
 from graphc.ir import Graph, Node, picture
 from graphc.loops.ir import LoopProgram
 from graphc.loops.text import print_program
@@ -218,6 +219,7 @@ class Program:
             self._call = found.call
             return found
 
+    @collector_paused()
     def _compile(self, sizes: dict[str, int]) -> Specialisation:
         start = perf_counter()
         trace = Trace(observers=list(self._observers))

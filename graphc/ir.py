@@ -90,9 +90,10 @@ class Node:
         name: the user's name ("" if none).
         source: the user's line. origins: how it was derived (at least one).
         uid: increases with every node built; gives traversals a deterministic order, never appears in text.
+        checked: whether the verifier has found its type and attributes right (they never change).
     """
 
-    __slots__ = ("__weakref__", "attrs", "inputs", "name", "op", "origins", "source", "type", "uid")
+    __slots__ = ("__weakref__", "attrs", "checked", "inputs", "name", "op", "origins", "source", "type", "uid")
     __array_ufunc__ = None  # NumPy arrays on the left give way to Node.__radd__ and kin
 
     def __init__(
@@ -114,6 +115,7 @@ class Node:
         self.source = source
         self.origins = origins
         self.uid = next(_ids)
+        self.checked = False
 
     @property
     def shape(self) -> Shape:

@@ -48,8 +48,10 @@ class _Verifier:
         seen: set[Node] = set()
         for node in self.graph.nodes:
             self.operands(node, seen)
-            self.attributes(node)
-            self.type(node)
+            if not node.checked:
+                self.attributes(node)
+                self.type(node)
+                node.checked = True
             seen.add(node)
         self.names()
         self.updates()

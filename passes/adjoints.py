@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from graphc import ops, provenance
 from graphc.errors import DifferentiationError
+from graphc.garbage import collector_paused
 from graphc.ir import REGISTRY, Node
 from graphc.ops.declare import Custom, NotDifferentiable, Partials, Transpose, Zero
 from graphc.patterns import literal
@@ -23,6 +24,7 @@ _SELECTS = ("where", "chain_product")
 _ADD, _MUL = REGISTRY["add"], REGISTRY["mul"]  # operands have one type already: no promotion to be found out
 
 
+@collector_paused()
 def reverse(outputs: Sequence[Node], cotangents: Sequence[Node], targets: Sequence[Node]) -> list[Node]:
     """Cotangents of ``targets``, zeros where the outputs do not depend on them; linear in the nodes between."""
     for target in targets:
