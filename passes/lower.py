@@ -20,8 +20,8 @@ from graphc.rewrite import Context
 from passes.access import identity_index, loop_variables
 from passes.groups import Fusion, Group
 from passes.kernels import GroupLowering, Params, Site
-from passes.rows import SCRATCH
 from passes.reuse import shape_of
+from passes.rows import SCRATCH
 from passes.templates import TEMPLATES, nest
 
 
@@ -42,7 +42,7 @@ def lower(fusion: Fusion, context: Context | None = None, *, scratch: int = SCRA
     for group in fusion.groups:
         shape = shape_of(group, fusion, slots.names)
         if shape.key not in known:
-            kernel, buffers, found = lower_group(group, fusion, slots.names)
+            kernel, buffers, found = lower_group(group, fusion, slots.names, scratch)
             name = names.setdefault(kernel.key(), f"k{len(kernels)}_{_label(group)}")
             if name not in kernels:
                 kernels[name] = replace(kernel, name=name, nodes=shape.nodes)

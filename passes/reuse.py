@@ -1,6 +1,6 @@
 """Equal groups are lowered once: a structural key of a fused group, and its launch made from an equal one's.
 
-What enters: groups of a :class:`passes.fuse.Fusion`. What leaves: a :class:`Shape` (key, buffers, nodes of a group in a
+What enters: groups of a :class:`passes.groups.Fusion`. What leaves: a :class:`Shape` (key, buffers, nodes of a group in a
 canonical numbering). Invariant: two groups of one key lower to the same statements, so a launch of the second is the
 first's kernel on the second's buffers. That makes the lowering of a deep net proportional to its distinct kernels.
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from graphc.ir import Node, attrs_key
-from passes.fuse import Fusion, Group, base_of
+from passes.groups import Fusion, Group, base_of
 
 __all__ = ["Shape", "shape_of"]
 
