@@ -38,6 +38,7 @@ from passes.memory import plan_memory
 from passes.pack import pack_panels
 from passes.rows import SCRATCH
 from passes.schedule import schedule_cpu
+from passes.stream import stream_outputs
 
 if TYPE_CHECKING:
     from graphc.profile import Profile
@@ -419,7 +420,7 @@ def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
     small, scratch = (SMALL, SCRATCH) if options.target == "cpu" else (0, 0)  # on a grid a row is spread over threads
     fusion = _timed(trace, "fuse", lambda context: fuse(graph, context, enabled=options.fuse, small=small), len(graph))
     loops = _timed(trace, "lower", lambda context: lower(fusion, context, scratch=scratch), len(fusion.groups))
-    loops = _timed(trace, "plan memory", lambda context: plan_memory(loops), len(loops.launches))
+    loops = _timed(trace, "plan memory", lambda context: stream_outputs(plan_memory(loops)), len(loops.launches))
     return loops
 
 

@@ -11,7 +11,7 @@ that :mod:`graphc.loops.interpreter` runs. Nothing here assumes one target. Gram
               | %v "=" "load" buffer "[" index,* "]" ["if" bound,* "else" literal]     Load
               | %v "=" "index" index                                        IndexValue
               | %v "=" "guard" operand "<" extent "site" n                  Guard
-              | "store" buffer "[" index,* "]" ("=" | "+=") operand ["if" bound,*]     Store
+              | "store" buffer "[" index,* "]" ("=" | "+=") operand ["streamed"] ["if" bound,*]     Store
               | "acc" %a ":" dtype "=" combiner                             Accumulator
               | %a combiner "=" operand                                     Accumulate
               | %v "=" "value" %a                                           ReadAccumulator
@@ -191,12 +191,15 @@ class Guard:
 
 @dataclass(frozen=True)
 class Store:
-    """``store buffer[index] = value``; mode "add" accumulates into memory (iterations are then done in order)."""
+    """``store buffer[index] = value``; mode "add" accumulates into memory (iterations are then done in order).
+
+    Mode "stream" is "set" for a value that is not read soon: a target may write around its caches.
+    """
 
     buffer: str
     index: tuple[Index, ...]
     value: Operand
-    mode: Literal["set", "add"] = "set"
+    mode: Literal["set", "add", "stream"] = "set"
     bounds: tuple[Bound, ...] = ()
     nodes: tuple[Any, ...] = field(default=(), compare=False)
 

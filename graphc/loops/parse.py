@@ -327,6 +327,8 @@ class _Parser:
         if mode == "set":
             self.expect("=")
         value = self.operand()
+        if mode == "set" and self.accept("streamed"):
+            mode = "stream"
         bounds = self.bounds() if self.accept("if") else ()
         return Store(buffer, index, value, mode, bounds)  # type: ignore[arg-type]
 

@@ -94,7 +94,8 @@ def print_statement(stmt: Stmt) -> str:
             return f"%{stmt.name} = guard {print_operand(stmt.value)} < {stmt.extent} site {stmt.site}"
         case Store():
             sign = "+=" if stmt.mode == "add" else "="
-            clause = f" if {print_bounds(stmt.bounds)}" if stmt.bounds else ""
+            clause = " streamed" if stmt.mode == "stream" else ""
+            clause += f" if {print_bounds(stmt.bounds)}" if stmt.bounds else ""
             return f"store {stmt.buffer}[{_indices(stmt.index)}] {sign} {print_operand(stmt.value)}{clause}"
         case Accumulator():
             return f"acc %{stmt.name}: {stmt.dtype} = {stmt.combiner}"

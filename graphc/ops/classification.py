@@ -52,7 +52,7 @@ def _along(node: Node, value: Node) -> Node:
 
 def _softmax(x: Node, *, axis: int) -> Node:
     e = ops.exp(_shifted(x, axis))
-    return ops.div(e, restore_axes(sum_op(e, axes=(axis,)), x.shape, (axis,)))
+    return ops.mul(e, restore_axes(ops.div(1, sum_op(e, axes=(axis,))), x.shape, (axis,)))  # one division a row
 
 
 def _softmax_pull(g: Node, y: Node) -> Node:

@@ -37,6 +37,7 @@ from graphc.targets.cpu.statements import cut, index_values, inside, only_summed
 
 UNROLL = 2  # iterations of an innermost reduction loop that share one address computation; 4 was no faster
 MAX_BODY = 256  # instances beyond which such a loop is not unrolled further
+STREAMS = ("avx512", "avx2", "sse4.2")  # levels with stores around the caches
 MAX_CHUNKS = 32  # vectors of one lane loop that are printed side by side
 
 
@@ -63,12 +64,37 @@ class KernelEmitter:
 
     def emit(self) -> str:
         """Print the kernel; returns its function's name."""
-        parameters: list[tuple[str | VType, str]] = [("ptr noalias", p.name) for p in self.kernel.params]
-        parameters += [("ptr", "pool"), ("ptr", "status"), (I64, "site_base")]
         name = f"k_{self.kernel.name}"
-        function = self.module.function(name, parameters, attributes=self.attributes)
+        streamed = self.streamed()
+        if not streamed:
+            return self.body(name, streams=False)
+        plain, fast = self.body(f"{name}_plain", streams=False), self.body(f"{name}_stream", streams=True)
+        function = self.module.function(name, self.parameters, attributes=self.attributes)
+        address = "0"
+        for buffer in streamed:
+            address = function.op("or", I64, address, function.emit(f"ptrtoint ptr %{buffer} to i64"))
+        low = function.op("and", I64, address, str(memory.STREAM - 1))
+        chosen = function.emit(f"select i1 {function.compare('eq', I64, low, '0')}, ptr @{fast}, ptr @{plain}")
+        arguments = ", ".join(f"{_plain(type_)} %{name}" for type_, name in self.parameters)
+        function.effect(f"call void {chosen}({arguments})")
+        function.ret()
+        return name
+
+    def streamed(self) -> list[str]:
+        """Buffers with streamed stores, where the target has them."""
+        stores = [s for s, _ in self.kernel.statements() if isinstance(s, ir.Store) and s.mode == "stream"]
+        return list(dict.fromkeys(s.buffer for s in stores)) if self.target.level in STREAMS else []
+
+    @property
+    def parameters(self) -> list[tuple[str | VType, str]]:
+        buffers: list[tuple[str | VType, str]] = [("ptr noalias", p.name) for p in self.kernel.params]
+        return [*buffers, ("ptr", "pool"), ("ptr", "status"), (I64, "site_base")]
+
+    def body(self, name: str, *, streams: bool) -> str:
+        """Print the kernel as one function of this name; ``streams``: its streamed buffers are aligned."""
+        function = self.module.function(name, self.parameters, attributes=self.attributes)
         pointers = {p.name: f"%{p.name}" for p in self.kernel.params}
-        frame = Frame(function, self.width, self.buffers, pointers, "%pool", "%status", "%site_base")
+        frame = Frame(function, self.width, self.buffers, pointers, "%pool", "%status", "%site_base", streams)
         body = self.kernel.body
         self.allocate(frame, [s for s in body if not (isinstance(s, ir.For) and s.kind == "parallel")])
         for stmt in body:
@@ -76,8 +102,15 @@ class KernelEmitter:
                 self.parallel(frame, stmt)
             else:
                 self.statement(frame, stmt, Lanes())
+        self.flush(frame)
         function.ret()
         return name
+
+    def flush(self, frame: Frame) -> None:
+        """Streamed stores are ordered before what follows: other threads see them when the kernel has ended."""
+        if frame.streams:
+            self.module.declare("declare void @llvm.x86.sse.sfence()")
+            frame.function.effect("call void @llvm.x86.sse.sfence()")
 
     # --- parallel loops ------------------------------------------------------------------------------------------
 
@@ -88,7 +121,7 @@ class KernelEmitter:
         outlined = self.module.function(
             name, [("ptr", "arguments"), (I64, "begin"), (I64, "end")], linkage="internal", attributes=self.attributes
         )
-        inner = Frame(outlined, self.width, self.buffers, {}, "null", "", "")
+        inner = Frame(outlined, self.width, self.buffers, {}, "null", "", "", frame.streams)
         sent: list[tuple[str, str]] = []  # type, operand
 
         def pass_on(type_: str, operand: str) -> str:
@@ -116,6 +149,7 @@ class KernelEmitter:
             return ()
 
         outlined.loop("%begin", "%end", 1, body)
+        self.flush(inner)
         outlined.ret()
         self.call_outlined(frame, name, loop.var.extent, sent)
 
@@ -157,6 +191,7 @@ class KernelEmitter:
             case ir.Load():
                 memory.load(frame, stmt, lanes)
             case ir.IndexValue(name, index):
+                frame.indices[name] = index
                 frame.define(name, "i64", frame.depends(index, lanes), lanes,
                             lambda point, wide: frame.index(index, point, lanes if wide else None))  # fmt: skip
             case ir.Guard():
@@ -263,8 +298,12 @@ class KernelEmitter:
         depends = frozenset(chain.from_iterable(frame.operand_depends(a) for a in let.args))
         scalar = scalar_of(let.dtype)
 
+        ramp = frame.narrow_ramp(let, lanes)
+
         def make(point: Point, wide: bool) -> str:
             width = lanes.width if wide else 1
+            if ramp is not None and wide:
+                return frame.ramp(ramp, VType(scalar, width), point, lanes)
             args = [frame.operand(a, point, wide, lanes) for a in let.args]
             types = [VType(frame.scalar_type(a), width) for a in let.args]
             return apply(frame.function, let.primitive, types, args, VType(scalar, width))
@@ -295,6 +334,10 @@ class KernelEmitter:
                 case ir.If(body=body):
                     stack.extend((s, there) for s in reversed(body))
         return list(found.values())
+
+
+def _plain(type_: str | VType) -> str:
+    return type_.llvm if isinstance(type_, VType) else type_.split()[0]
 
 
 def emit_kernel(module: Module, kernel: ir.Kernel, target: VectorTarget, threads: int = 1) -> str:

@@ -27,6 +27,11 @@ def scalar_of(dtype: DType) -> str:
     return _SCALAR[dtype.name]
 
 
+def _wrapped(number: int) -> int:
+    """A number in 32 bits, signed."""
+    return (number + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
 @dataclass
 class SerialVar:
     """A serial loop variable: an i64 operand plus a constant (the copies of an unrolled body)."""
@@ -46,11 +51,13 @@ class Frame:
     pool: str
     status: str
     site_base: str
+    streams: bool = False  # whether streamed buffers are aligned, which is asked at run time
     values: dict[str, Value] = field(default_factory=dict)
     accumulators: dict[str, Partials] = field(default_factory=dict)
     serial: dict[Var, SerialVar] = field(default_factory=dict)
     cache: list[dict[tuple[object, ...], str]] = field(default_factory=lambda: [{}])
     waiting: dict[str, ir.Let] = field(default_factory=dict)  # products that an accumulate will fuse
+    indices: dict[str, Index] = field(default_factory=dict)  # index values, as i64
 
     # --- values --------------------------------------------------------------------------------------------------
 
@@ -121,6 +128,24 @@ class Frame:
             lane_index = self.scalar_index(index, point, lanes, min(lane, lanes.active(point[var]) - 1))
             result = f.insert(width, result, lane_index, lane)
         return result
+
+    def narrow_ramp(self, let: ir.Let, lanes: Lanes) -> Index | None:
+        """The index that a cast to 32 bits takes, where its lanes count up by a constant: no need to count in 64 bits."""
+        arg = let.args[0]
+        if let.primitive != "cast" or let.dtype.name not in ("int32", "uint32") or not isinstance(arg, str):
+            return None
+        index = self.indices.get(arg)
+        if index is None or lanes.vector is None or not index.is_affine_in(lanes.vector) or self.wide_values(index):
+            return None
+        return index
+
+    def ramp(self, index: Index, type_: VType, point: Point, lanes: Lanes) -> str:
+        """An index over a point's chunk in 32 bits: what is cut off is cut off by a cast as well."""
+        assert lanes.vector is not None
+        f, step = self.function, index.coefficient(lanes.vector)
+        start = self.scalar_index(index, point, lanes, 0)
+        short = f.convert("trunc", I64, start, VType(type_.scalar)) if start.startswith("%") else str(_wrapped(int(start)))
+        return f.op("add", type_, f.splat(type_, short), type_.listed([_wrapped(step * n) for n in range(lanes.width)]))
 
     def wide_values(self, index: Index) -> bool:
         return any(self.values[name].vector for name in index.values)

@@ -180,6 +180,7 @@ class Module:
     _globals: dict[str, str] = field(default_factory=dict)
     _groups: dict[str, str] = field(default_factory=dict)
     _metadata: list[str] = field(default_factory=list)
+    _named: dict[str, str] = field(default_factory=dict)
 
     def declare(self, text: str) -> None:
         """Add a declaration (``declare float @expf(float)``) once."""
@@ -207,6 +208,12 @@ class Module:
         name = f"!{len(self._metadata)}"
         self._metadata.append(f"{name} = {text.replace('{self}', name)}")
         return name
+
+    def once(self, name: str, text: str) -> str:
+        """The metadata node of a name, made at its first use."""
+        if name not in self._named:
+            self._named[name] = self.metadata(text)
+        return self._named[name]
 
     def function(
         self, name: str, parameters: Sequence[tuple[str | VType, str]], result: str | VType = "void",

@@ -157,8 +157,33 @@ def wide_store(frame: Frame, store: ir.Store, buffer: ir.Buffer, flat: Index, po
         value = f.op("fadd" if type_.is_float else "add", type_, old, value)
     if mask:
         f.masked_store(type_, value, address, mask)
+    elif store.mode == "stream" and frame.streams and type_.bytes * type_.lanes >= STREAM and whole_lines(flat, lanes):
+        stream(f, type_, value, address)
     else:
         f.store(type_, value, address)
+
+
+STREAM = 16  # bytes of a streamed store, and what arrays are aligned to by any allocator
+
+
+def whole_lines(flat: Index, lanes: Lanes) -> bool:
+    """Whether every chunk starts at a multiple of its lanes, so that it is aligned where its buffer is."""
+    moving = [c for atom, c in flat.terms if atom != lanes.vector]
+    return all(c % lanes.width == 0 for c in (*moving, flat.const))
+
+
+def stream(f: Function, type_: VType, value: str, address: str) -> None:
+    """Write a vector around the caches, in aligned parts of 16 bytes (an array need not be aligned to more)."""
+    hint = f.module.once("streamed", "!{i32 1}")
+    part = type_.wide(STREAM // type_.bytes)
+    for start in range(0, type_.lanes, part.lanes):
+        lanes = ", ".join(f"i32 {start + n}" for n in range(part.lanes))
+        piece = value
+        if part.lanes < type_.lanes:
+            wide = f"{type_.llvm} {value}, {type_.llvm} poison"
+            piece = f.emit(f"shufflevector {wide}, <{part.lanes} x i32> <{lanes}>")
+        where = f.gep(address, start, VType(type_.scalar)) if start else address
+        f.store(part, piece, where, align=STREAM, suffix=f", !nontemporal {hint}")
 
 
 def guard(frame: Frame, guard: ir.Guard, lanes: Lanes) -> None:
