@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 
@@ -88,6 +89,13 @@ class Index:
     terms: tuple[tuple[Atom, int], ...] = ()
     const: int = 0
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # passes look indices up far more often than they make them
+        return hash((self.terms, self.const))
+
     @staticmethod
     def of(value: Index | Atom | int) -> Index:
         """An index from an int, an atom or an index."""
@@ -101,7 +109,7 @@ class Index:
     def is_const(self) -> bool:
         return not self.terms
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[int, int]:
         """Smallest and largest value the index can take."""
         low = high = self.const
@@ -123,11 +131,11 @@ class Index:
             if isinstance(atom, (FloorDiv, Mod)):
                 stack.extend(a for a, _ in atom.base.terms)
 
-    @property
+    @cached_property
     def variables(self) -> frozenset[Var]:
         return frozenset(a for a in self.atoms() if isinstance(a, Var))
 
-    @property
+    @cached_property
     def values(self) -> frozenset[str]:
         """Names of run-time values that the index reads."""
         return frozenset(a.name for a in self.atoms() if isinstance(a, Value))
