@@ -46,6 +46,7 @@ _EXPORTS: dict[str, str] = {
     "compile": "graphc.driver",
     "Program": "graphc.driver",
     "Profile": "graphc.profile",
+    "threads": "graphc.parallelism",
     "roofline": "graphc.targets.cpu.roofline",
     "Trainer": "graphc.train",
     "seed": "graphc.init",
@@ -73,6 +74,7 @@ _MODULES = [
     "nn",
     "ops",
     "optim",
+    "parallelism",
     "profile",
     "provenance",
     "random",
@@ -95,6 +97,7 @@ if TYPE_CHECKING:
     from graphc.init import seed
     from graphc.ir import Graph, Node
     from graphc.ops import *  # noqa: F403
+    from graphc.parallelism import threads
     from graphc.profile import Profile
     from graphc.provenance import scope
     from graphc.targets.cpu.roofline import roofline

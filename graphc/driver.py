@@ -11,7 +11,6 @@ why it compiled again; variables are updated in place; every stage of every comp
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from graphc.garbage import collector_paused
 from graphc.ir import Graph, Node, picture
 from graphc.loops.ir import LoopProgram
 from graphc.loops.text import print_program
+from graphc.parallelism import default_threads
 from graphc.specialise import specialise
 from graphc.trace import Observer, Stage, Trace
 from graphc.verify import verify
@@ -354,7 +354,7 @@ def compile(
         outputs: one value, values by name, or a Graph.
         target: "cpu" (LLVM), "cuda" (needs a GPU to run; see ``cuda_source``), or "interpreter" (NumPy, the oracle).
         updates: parameter -> its next value, written after all reads.
-        threads: worker threads of the cpu target (default: the processors this process may use).
+        threads: threads of the cpu target, the caller's among them (default: :func:`graphc.threads`, else all processors).
         check: "verify" checks the IR after every pass; "every-pass" also runs it on data and names a guilty pass.
         cache: whether machine code is kept on disk for later processes.
         strict: stop with the user's line at the first NaN or infinity (runs on the interpreter).
@@ -396,14 +396,6 @@ def as_graph(outputs: Any, updates: Mapping[Node, Node] | None, name: str) -> tu
         if parameter.op.name != "parameter":
             raise GraphError(f"{parameter!r} cannot be updated: it is no parameter", source=parameter.source)
     return Graph(name, dict(named), dict(updates or {})), single
-
-
-def default_threads() -> int:
-    """GRAPHC_THREADS if set, else the processors this process may run on."""
-    wanted = os.environ.get("GRAPHC_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def optimise(graph: Graph, trace: Trace, *, check: Check = "verify") -> Graph:
@@ -511,5 +503,6 @@ __all__ = [
     "build_loops",
     "compile",
     "cuda_source",
+    "default_threads",
     "optimise",
 ]
