@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Annotated
 
 import typer
 
@@ -87,7 +88,9 @@ def reading() -> Reading:
 
         return Reading(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, threading.active_count(), 0)
     pages = int((process / "statm").read_text().split()[1])
-    return Reading(pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(process / "task")), len(os.listdir(process / "fd")))
+    return Reading(
+        pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(process / "task")), len(os.listdir(process / "fd"))
+    )
 
 
 def soak(name: str, steps: Sequence[Callable[[], object]], count: int, warm_up: int | None = None) -> Soak:
@@ -136,11 +139,13 @@ def _run_together(steps: Sequence[Callable[[], object]], count: int) -> None:
 
 
 def command(
-    workloads: list[str] = typer.Argument(None, help="Workloads, as `graphc bench --list` names them [small]."),
-    steps: int = typer.Option(100_000, min=READINGS, help="Steps of each."),
-    threads: int = typer.Option(2, min=1, help="Threads of a program."),
-    callers: int = typer.Option(1, min=1, help="Programs that run at the same time, each on a thread of its own."),
-    tiny: bool = typer.Option(False, help="Sizes for a quick look."),
+    workloads: Annotated[
+        list[str] | None, typer.Argument(help="Workloads, as `graphc bench --list` names them [small].")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=READINGS, help="Steps of each.")] = 100_000,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a program.")] = 2,
+    callers: Annotated[int, typer.Option(min=1, help="Programs at the same time, each on its own thread.")] = 1,
+    tiny: Annotated[bool, typer.Option(help="Sizes for a quick look.")] = False,
 ) -> None:
     """Run workloads for long and say what grew."""
     failed = False

@@ -59,7 +59,9 @@ def shape_of(group: Group, fusion: Fusion, names: Mapping[Node, str]) -> Shape:
 def _settings(group: Group, local: Mapping[Node, int]) -> tuple[Any, ...]:
     """Whatever else a group says of itself (its domain, roots, template): every field but its place and its reads."""
     return tuple(
-        (f.name, _plain(getattr(group, f.name), local)) for f in fields(group) if f.name not in ("number", "reads", "members")
+        (f.name, _plain(getattr(group, f.name), local))
+        for f in fields(group)
+        if f.name not in ("number", "reads", "members")
     )
 
 
