@@ -18,13 +18,14 @@ from rich.table import Table
 
 from bench.executors import Executor
 from bench.measure import Bench, Settings, choose
-from bench.record import Conditions, Record, cpu_name, fingerprint, machine, now
+from bench.record import Conditions, Record, fingerprint, machine, now
 from bench.report import goals_table, row_table, update_documents
 from bench.workload import Entry
 from bench.workloads import select
 from graphc.driver import default_threads
 from graphc.errors import GraphError
 from graphc.targets.cpu.object_cache import default_directory
+from graphc.targets.cpu.roofline import cpu_name
 
 ROW_SECONDS = 300.0  # what one workload may take; an executor that would exceed it is left out
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,19 +67,23 @@ def run_bench(out: Console, err: Console, request: Request) -> Record:
     if kept := len(entries) - len(todo):
         err.print(f"{kept} of {len(entries)} workloads are in {file} already")
     deadline = monotonic() + request.minutes * 60
-    with progress_bar(err) as progress, Bench(executors, settings) as bench:
-        task = progress.add_task("", total=len(todo))
-        bench.tell = lambda text: progress.update(task, description=text)
-        for entry in todo:
-            if monotonic() > deadline:
-                break
-            record.rows[entry.name] = bench.row(entry, monotonic() + ROW_SECONDS)
-            record.versions |= bench.versions
-            progress.advance(task)
-            out.print(row_table(record.rows[entry.name]))
-            if request.explain:
-                show_kernels(out, record, entry)
-            record.write(file)
+    try:
+        with progress_bar(err) as progress, Bench(executors, settings) as bench:
+            task = progress.add_task("", total=len(todo))
+            bench.tell = lambda text: progress.update(task, description=text)
+            for entry in todo:
+                if monotonic() > deadline:
+                    break
+                record.rows[entry.name] = bench.row(entry, monotonic() + ROW_SECONDS)
+                record.versions |= bench.versions
+                record.write(file)
+                progress.advance(task)
+                out.print(row_table(record.rows[entry.name]))
+                if request.explain:
+                    show_kernels(out, record, entry)
+    except KeyboardInterrupt:
+        err.print(f"stopped; {len(record.rows)} workloads are in {file}: go on with --resume", style="yellow")
+        raise
     finish(out, err, request, record, entries, file)
     return record
 

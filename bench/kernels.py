@@ -69,7 +69,8 @@ class Shape:
         numbers = [int(part) for part in sizes.split("x")]
         if len(numbers) not in (3, 4) or transposed not in ("", "ta", "tb", "tatb"):
             raise argparse.ArgumentTypeError(f"{text}: expected MxNxK or BxMxNxK, with :ta, :tb or :tatb after it")
-        return cls(*([0] * (4 - len(numbers))), *numbers, transposed)
+        m, n, k = numbers[-3:]
+        return cls(numbers[0] if len(numbers) == 4 else 0, m, n, k, transposed)
 
     @property
     def operations(self) -> int:

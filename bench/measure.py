@@ -138,8 +138,8 @@ class Bench:
         ordered = {e.name: results[e.name] for e in self.executors}
         flops = max((lane.check["flops"] for lane in lanes), default=0.0)
         return Row(
-            entry.name, entry.title, ordered, flops, entry.goal, entry.cold, entry.warm, entry.against, entry.family,
-            monotonic() - start, kernels,
+            entry.name, entry.title, ordered, flops, entry.goal, entry.cold, entry.warm, entry.cold_of, entry.against,
+            entry.family, monotonic() - start, kernels,
         )  # fmt: skip
 
     # --- before the race -------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def _dress(axes: Any, rows: list[Row], record: Record) -> None:
     axes.set_xscale("log")
     axes.axvline(1, color="#444444", lw=1)
     lowest = min((r for row in rows if (r := row.ratio()) is not None), default=0.5)
-    axes.set_xlim(left=min(lowest, 0.5) / 2.2)
+    axes.set_xlim(left=min(lowest, 0.5) / 3.2)
     axes.set_yticks(range(len(rows)), [row.title for row in rows], fontsize=8.5)
     axes.invert_yaxis()
     axes.set_ylim(len(rows) - 0.4, -0.6)

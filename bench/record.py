@@ -20,6 +20,8 @@ from typing import Any, Literal, TypeAlias
 
 from bench.executors import EXECUTORS, GRAPHC
 from graphc.errors import GraphError
+from graphc.targets.cpu.host import vector_target
+from graphc.targets.cpu.roofline import cpu_name
 
 SCHEMA = 1
 Status: TypeAlias = Literal["ok", "disagrees", "failed", "timeout", "unavailable", "skipped"]
@@ -77,6 +79,7 @@ class Row:
     goal: float | None = None
     cold_goal: float | None = None
     warm_goal: float | None = None
+    cold_of: tuple[str, float] | None = None
     against: str | None = None
     family: str | None = None
     seconds: float = 0.0
@@ -174,6 +177,8 @@ def _present(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _row(data: Mapping[str, Any]) -> Row:
     given = {k: v for k, v in data.items() if k not in ("best_peer", "ratio", "results")}
+    if "cold_of" in given:
+        given["cold_of"] = tuple(given["cold_of"])
     results = {}
     for name, result in data["results"].items():
         sequences = {k: tuple(result[k]) for k in ("bursts", "losses") if k in result}
@@ -186,20 +191,8 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def cpu_name() -> str:
-    """The processor, as the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def machine(threads: int) -> dict[str, str]:
     """What a reader needs to judge the figures by."""
-    from graphc.targets.cpu.host import vector_target
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     return {

@@ -100,6 +100,11 @@ def verdict(row: Row) -> str:
     ):  # fmt: skip
         if goal is not None:
             marks.append(_mark(f"{what} <= {duration(goal)}", None if value is None else value <= goal))
+    if row.cold_of is not None:
+        peer, part = row.cold_of
+        theirs = row.results[peer].cold if peer in row.results else None
+        known = own is not None and own.cold is not None and theirs is not None
+        marks.append(_mark(f"cold <= {part:g} of {peer}'s", own.cold <= part * theirs if known else None))  # type: ignore[union-attr, operator]
     return ", ".join(marks)
 
 
@@ -189,14 +194,15 @@ def _cell(result: Result | None) -> str:
     )
 
 
-def memory_markdown(record: Record) -> str:
-    """Peak megabytes of every executor while stepping, for documents."""
+def memory_markdown(record: Record, beyond: bool) -> str:
+    """Peak megabytes of every executor while stepping: all of them, or those beyond the imports."""
     rows_of = [row for row in record.rows.values() if row.family is None]
     names = list(dict.fromkeys(n for row in rows_of for n in row.results))
-    rows = [
-        [row.title, *(megabytes(row.results[n].peak) if n in row.results else "" for n in names)] for row in rows_of
-    ]  # fmt: skip
-    return markdown_table(["peak MB", *names], rows, range(1, len(names) + 1))
+    rows = []
+    for row in rows_of:
+        found = [row.results.get(n, Result("skipped")) for n in names]
+        rows.append([row.title, *(megabytes(r.above if beyond else r.peak) for r in found)])
+    return markdown_table(["MB", *names], rows, range(1, len(names) + 1))
 
 
 def replace_block(file: Path, text: str) -> None:
@@ -230,7 +236,8 @@ def update_documents(record: Record, root: Path) -> list[Path]:
     record.write(docs / "bench.json")
     parts = [
         goals_markdown(record), f"![{CAPTION}](bench.svg)", "## Every executor", times_markdown(record), "## Peak memory",
-        "Megabytes of the whole process while it steps, the framework's imports included.", memory_markdown(record),
+        "Megabytes of the whole process while it steps, imports included:", memory_markdown(record, beyond=False),
+        "And what of it is beyond the imports (code, data, weights, state, activations):", memory_markdown(record, beyond=True),
     ]  # fmt: skip
     replace_block(docs / "benchmarks.md", "\n\n".join(parts))
     replace_block(root / "README.md", f"{goals_markdown(record)}\n\n![{CAPTION}](docs/bench.svg)")

@@ -104,6 +104,7 @@ class Entry:
         make: makes the workload; True asks for tiny sizes, for tests.
         goal: graphc's time over the best peer's, at most.
         cold, warm: seconds of compilation, at most, with an empty and with a filled cache.
+        cold_of: a peer, and the part of its cold compilation that graphc's may take.
         against: the goal compares with this peer instead of the best.
         family: rows of one family share worker processes, and their compilation is not measured cold.
         skip: executors that are not tried, with the reason.
@@ -115,6 +116,7 @@ class Entry:
     goal: float | None = None
     cold: float | None = None
     warm: float | None = None
+    cold_of: tuple[str, float] | None = None
     against: str | None = None
     family: str | None = None
     skip: Mapping[str, str] = field(default_factory=dict)

@@ -88,5 +88,12 @@ SLOW = "minutes of compilation at this depth"
 ENTRIES = (
     Entry("chain-10", "10 dense+tanh, gradient", partial(workload, 10)),
     Entry("chain-100", "100 dense+tanh, gradient", partial(workload, 100)),
-    Entry("chain-1000", "1,000 dense+tanh, gradient", partial(workload, 1000), cold=3.0, skip={"torch.compile": SLOW}),
+    Entry(
+        "chain-1000",
+        "1,000 dense+tanh, gradient",
+        partial(workload, 1000),
+        cold=3.0,
+        cold_of=("jax", 0.1),
+        skip={"torch.compile": SLOW},
+    ),
 )
