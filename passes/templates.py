@@ -51,12 +51,20 @@ def _copy(source: ir.Buffer, target: ir.Buffer, offset: tuple[int, ...], node: N
 
 
 def pad(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateKernel:
-    """Fill the result with the padding value, then copy the operand into its place."""
+    """Fill the borders with the padding value, axis by axis, and copy the operand into the middle."""
     low = tuple(node.attrs["low"])
-    variables = loop_variables(target.shape)
     literal = ir.Lit(np.asarray(node.attrs["value"]).astype(target.dtype.numpy).item(), target.dtype)
-    fill = nest(variables, (ir.Store(target.name, _indices(variables), literal, nodes=(node,)),))
-    return TemplateKernel(fill + _copy(sources[0], target, low, node))
+    body: tuple[ir.Stmt, ...] = ()
+    for axis, (before, inside, whole) in enumerate(zip(low, sources[0].shape, target.shape, strict=True)):
+        for start, width in ((0, before), (before + inside, whole - before - inside)):
+            if not width:
+                continue
+            # axes before this one: their middle alone (the borders are filled already); axes after it: all
+            variables = loop_variables((*sources[0].shape[:axis], width, *target.shape[axis + 1 :]))
+            offset = (*low[:axis], start, *(0 for _ in target.shape[axis + 1 :]))
+            place = tuple(i + o for i, o in zip(_indices(variables), offset, strict=True))
+            body += nest(variables, (ir.Store(target.name, place, literal, nodes=(node,)),))
+    return TemplateKernel(body + _copy(sources[0], target, low, node))
 
 
 def concatenate(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateKernel:

@@ -25,7 +25,7 @@ from graphc.ir import Node, Op
 from graphc.ops.broadcasting import Operand, operand_notes, promote_dtypes
 from graphc.ops.declare import Contraction, Samples, Transpose, composite, declare
 from graphc.ops.movement import flip_op, reshape
-from graphc.ops.slicing import pad_op, spread
+from graphc.ops.slicing import pad_op, slice_op, spread
 from graphc.ops.spatial import Padding, PerAxis, paddings, per_axis, reach, window_count, window_view
 from graphc.types import Dim, TensorType
 
@@ -180,12 +180,10 @@ def _convolve_calls() -> list[Any]:
     ]
 
 
+_GRADIENTS = (r"{g} \ast {1}", r"{0} \star {g}")  # \ast turns the kernel around, \star does not
 convolve_op = declare(
     "convolve", infer=_infer_convolve, reference=_convolve,
-    derivative=Transpose(
-        _convolve_transpose, operands=(0, 1),
-        latex=(r"{g} \ast \operatorname{{flip}}({1})^\top", r"{0} \star {g}"),
-    ),
+    derivative=Transpose(_convolve_transpose, operands=(0, 1), latex=_GRADIENTS),
     lowering=Contraction(_convolve_index, _convolve_extents), latex=r"{0} \star {1}", symbol="⋆",
     samples=Samples(((-2.0, 2.0), (-2.0, 2.0)), calls=_convolve_calls),
     doc="Sums over windows that lie wholly inside; spec names each axis's role.",
@@ -220,6 +218,24 @@ def _expand_conv(
     return reshape(y, (*y.shape[:-2], outputs))
 
 
+def _conv_transpose(g: Node, node: Node, i: int) -> Node:
+    """The primitive's gradient, its groups merged and its padding cut off."""
+    x, w = node.inputs
+    opened = _expand_conv(x, w, **node.attrs)
+    inner = opened if node.attrs["groups"] == 1 else opened.inputs[0]
+    made = _convolve_transpose(reshape(g, inner.shape), inner, i)
+    if i == 1:
+        return reshape(made, w.shape)
+    low, high = node.attrs["low"], node.attrs["high"]
+    whole = (x.shape[0], *(a + d + b for a, d, b in zip(low, x.shape[1:-1], high, strict=True)), x.shape[-1])
+    made = reshape(made, whole)
+    if not any((*low, *high)):
+        return made
+    starts = (0, *low, 0)
+    stops = tuple(a + d for a, d in zip(starts, x.shape, strict=True))
+    return slice_op(made, starts=starts, stops=stops, steps=(1,) * x.ndim)
+
+
 def _conv_calls(rank: int) -> Any:
     def call(x: Any, w: Any, strides: int = 1, low: int = 0, high: int = 0, dilation: int = 1, groups: int = 1) -> Any:
         each = {"strides": strides, "low": low, "high": high, "dilation": dilation}
@@ -235,6 +251,7 @@ def _conv_calls(rank: int) -> Any:
 _CONV: dict[int, Op] = {
     rank: composite(
         f"conv{rank}d", _expand_conv, latex=r"{0} \star {1}", symbol="⋆",
+        derivative=Transpose(_conv_transpose, operands=(0, 1), latex=_GRADIENTS),
         samples=Samples(((-2.0, 2.0), (-2.0, 2.0)), calls=_conv_calls(rank), second_order=False),
         doc="Convolution of [batch, spatial..., channels] with [window..., channels / groups, outputs].",
     )

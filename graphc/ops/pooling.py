@@ -19,11 +19,20 @@ import graphc.ops as ops
 from graphc import provenance
 from graphc.errors import AttributeRuleError, DTypeError, ShapeError
 from graphc.ir import Node, Op
-from graphc.ops.broadcasting import Operand, broadcast_to, lift, operand_notes, sum_op
-from graphc.ops.declare import Movement, Samples, Template, Transpose, composite, declare
+from graphc.ops.broadcasting import (
+    Operand,
+    broadcast_to,
+    cast,
+    lift,
+    operand_notes,
+    restore_axes,
+    sum_op,
+    zeros_like,
+)
+from graphc.ops.declare import Custom, Movement, Samples, Template, Transpose, composite, declare
 from graphc.ops.movement import reshape, transpose
 from graphc.ops.reductions import max_op
-from graphc.ops.slicing import pad_op
+from graphc.ops.slicing import pad_op, slice_op
 from graphc.ops.sources import constant
 from graphc.ops.spatial import Padding, PerAxis, paddings, per_axis, spatial_sizes, window_count, window_view
 from graphc.types import TensorType
@@ -96,6 +105,8 @@ def _infer_fold(
 ) -> TensorType:
     (x,) = types
     rank = len(window)
+    if x.dtype.kind == "bool":
+        raise DTypeError("fold_windows: is defined on numbers, got bool", help="convert with graphc.cast(x, dtype)")
     if not rank == len(strides) == len(sizes) or x.rank < 1 + 2 * rank:
         raise AttributeRuleError(f"fold_windows: {rank} windows, {len(strides)} strides and {len(sizes)} sizes for {x}")
     counts = tuple(window_count(n, w, s) for n, w, s in zip(sizes, window, strides, strict=True))
@@ -141,31 +152,83 @@ def _lowest(x: Node) -> int | float:
     return int(np.iinfo(x.dtype.numpy).min)
 
 
+def _padded(x: Node, low: tuple[int, ...], high: tuple[int, ...], value: int | float) -> Node:
+    return pad_op(x, low=(0, *low, 0), high=(0, *high, 0), value=value) if any((*low, *high)) else x
+
+
+def _window_axes(rank: int) -> tuple[int, ...]:
+    return tuple(range(1 + rank, 1 + 2 * rank))
+
+
 def _expand_max_pool(
     x: Node, *, window: tuple[int, ...], strides: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...]
 ) -> Node:
-    if any((*low, *high)):
-        x = pad_op(x, low=(0, *low, 0), high=(0, *high, 0), value=_lowest(x))
-    rank = len(window)
-    return max_op(windows_op(x, window=window, strides=strides), axes=tuple(range(1 + rank, 1 + 2 * rank)))
+    cells = windows_op(_padded(x, low, high, _lowest(x)), window=window, strides=strides)
+    return max_op(cells, axes=_window_axes(len(window)))
+
+
+def _winners(node: Node) -> tuple[Node, Node]:
+    """Which elements of each window equal its maximum (1.0 or 0.0), and how many do."""
+    x, window = node.inputs[0], node.attrs["window"]
+    wide = _padded(x, node.attrs["low"], node.attrs["high"], _lowest(x))
+    cells = windows_op(wide, window=window, strides=node.attrs["strides"])
+    axes = _window_axes(len(window))
+    mask = cast(ops.eq(cells, restore_axes(node, cells.shape, axes)), node.dtype)
+    return mask, sum_op(mask, axes=axes)
+
+
+def _max_pool_vjp(ct: Node, node: Node) -> tuple[Node | None, ...]:
+    mask, count = _winners(node)
+    share = restore_axes(ops.div(ct, count), mask.shape, _window_axes(len(node.attrs["window"])))
+    return (_unpooled(ops.mul(mask, share), node),)
+
+
+def _max_pool_jvp(tangents: tuple[Node | None, ...], node: Node) -> Node:
+    if tangents[0] is None:
+        return zeros_like(node)
+    mask, count = _winners(node)
+    wide = _padded(tangents[0], node.attrs["low"], node.attrs["high"], 0)
+    cells = windows_op(wide, window=node.attrs["window"], strides=node.attrs["strides"])
+    return ops.div(sum_op(ops.mul(mask, cells), axes=_window_axes(len(node.attrs["window"]))), count)
+
+
+def _unpooled(cells: Node, node: Node) -> Node:
+    """The windows' gradients added in their places, without the padding."""
+    x, low, high = node.inputs[0], node.attrs["low"], node.attrs["high"]
+    wide = _padded(x, low, high, 0)
+    made = _windows_transpose(cells, windows_op(wide, window=node.attrs["window"], strides=node.attrs["strides"]), 0)
+    if wide is x:
+        return made
+    starts = (0, *low, 0)
+    stops = tuple(a + d for a, d in zip(starts, x.shape, strict=True))
+    return slice_op(made, starts=starts, stops=stops, steps=(1,) * x.ndim)
 
 
 def _expand_avg_pool(
     x: Node, *, window: tuple[int, ...], strides: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...], count_padding: bool
 ) -> Node:  # fmt: skip
+    cells = windows_op(_padded(x, low, high, 0), window=window, strides=strides)
+    total = sum_op(cells, axes=_window_axes(len(window)))
+    return ops.div(total, _counts(total, x, window, strides, low, high, count_padding))
+
+
+def _counts(
+    y: Node, x: Node, window: tuple[int, ...], strides: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...],
+    count_padding: bool,
+) -> Node:  # fmt: skip
+    """How many elements each window averages, in the shape of the result ``y``."""
+    if count_padding or not any((*low, *high)):
+        return ops.full_like(y, int(np.prod(window)))
     sizes = tuple(int(d) for d in x.shape[1:-1])  # type: ignore[arg-type]
-    padded = any((*low, *high))
-    if padded:
-        x = pad_op(x, low=(0, *low, 0), high=(0, *high, 0), value=0)
-    rank = len(window)
-    total = sum_op(windows_op(x, window=window, strides=strides), axes=tuple(range(1 + rank, 1 + 2 * rank)))
-    area = int(np.prod(window))
-    if not padded or count_padding:
-        return ops.div(total, ops.full_like(total, area))
     inside = np.pad(np.ones((1, *sizes), np.int64), ((0, 0), *zip(low, high, strict=True)))
-    counts = _windows(inside, window=window, strides=strides).sum(axis=tuple(range(1 + rank, 1 + 2 * rank)))
-    each = constant(counts[..., None].astype(x.dtype.numpy))
-    return ops.div(total, broadcast_to(each, total.shape))
+    counts = _windows(inside, window=window, strides=strides).sum(axis=_window_axes(len(window)))
+    return broadcast_to(constant(counts[..., None].astype(y.dtype.numpy)), y.shape)
+
+
+def _avg_pool_transpose(ct: Node, node: Node, _: int) -> Node:
+    x, window = node.inputs[0], node.attrs["window"]
+    share = ops.div(ct, _counts(ct, x, **node.attrs))
+    return _unpooled(restore_axes(share, (*ct.shape[:-1], *window, ct.shape[-1]), _window_axes(len(window))), node)
 
 
 def _pool_calls(rank: int, **more: Any) -> Any:
@@ -182,6 +245,7 @@ def _pool_calls(rank: int, **more: Any) -> Any:
 _MAX: dict[int, Op] = {
     rank: composite(
         f"max_pool{rank}d", _expand_max_pool, latex=r"\operatorname{{maxpool}}({0})", symbol="max▦",
+        derivative=Custom(_max_pool_vjp, _max_pool_jvp, latex=(r"\sum\, {g}\,\tfrac{{[{0} = {y}]}}{{\sum [{0} = {y}]}}",)),
         samples=Samples(calls=_pool_calls(rank), second_order=False), doc="Largest element of each window.",
     )
     for rank in (1, 2)
@@ -189,6 +253,7 @@ _MAX: dict[int, Op] = {
 _AVG: dict[int, Op] = {
     rank: composite(
         f"avg_pool{rank}d", _expand_avg_pool, latex=r"\operatorname{{avgpool}}({0})", symbol="μ▦",
+        derivative=Transpose(_avg_pool_transpose, latex=(r"\sum\, \tfrac{{1}}{{n}}\,{g}",)),
         samples=Samples(calls=_pool_calls(rank, count_padding=False)), doc="Mean of each window.",
     )
     for rank in (1, 2)
