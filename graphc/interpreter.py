@@ -101,7 +101,7 @@ def _value(node: Node, values: Mapping[Node, np.ndarray], arrays: Mapping[str, n
     if node.op.name == "input":
         return arrays[node.name]
     try:
-        value = np.asarray(node.op.reference(*[values[i] for i in node.inputs], **node.attrs))
+        value = np.asanyarray(node.op.reference(*[values[i] for i in node.inputs], **node.attrs))
     except IndexError as error:
         if getattr(error, "source", None) is not None:
             raise

@@ -39,7 +39,7 @@ RESERVED = frozenset({"True", "False", "None", "nan", "inf", *(d.short for d in 
 _DTYPE = {d.short: d for d in DTYPES}
 _TOKEN = re.compile(
     r"\s*(?:(?P<value>%[\w./]+)|(?P<number>\d+(?:\.\d*(?:[eE][+-]?\d+)?|[eE][+-]?\d+)?)|(?P<name>[^\W\d]\w*)"
-    r'|(?P<string>"(?:[^"\\]|\\.)*")|(?P<sign>[(){}\[\],:=<>+*&-])|(?P<comment>\#.*)|(?P<wrong>\S))'
+    r'|(?P<string>"(?:[^"\\]|\\.)*")|(?P<sign>[(){}\[\],:=<>+*&@-])|(?P<comment>\#.*)|(?P<wrong>\S))'
 )
 _SOURCE = re.compile(r"#\s*(?P<file>.+?):(?P<line>\d+)(?:\s+in\s+(?P<scope>\S+))?\s*$")
 
@@ -57,7 +57,7 @@ def parse_graph(text: str, variables: Mapping[str, Variable] | None = None) -> G
     >>> print(parse_graph("graph f(%x: f32[n]) {\\n return y = %x\\n}"))
     <Graph f: 1 inputs, 1 nodes, 1 outputs>
     """
-    return _Parser(text, dict(variables or {})).graph()
+    return _Parser(text, dict(variables or {})).graphs()
 
 
 @dataclass(slots=True)
@@ -131,12 +131,26 @@ class _Parser:
         self.values: dict[str, Node] = {}
         self.variables = variables
         self.made: dict[str, Variable] = {}
+        self.bodies: dict[str, Graph] = {}
 
     def next(self) -> _Line:
         if self.position >= len(self.lines):
             self.end.fail("the graph is not closed: expected '}'")
         self.position += 1
         return self.lines[self.position - 1]
+
+    def graphs(self) -> Graph:
+        """The last graph; those before it are bodies of its loops."""
+        found = self.graph()
+        while self.position < len(self.lines) and self.lines[self.position].peek() == "graph":
+            if found.name in self.bodies:
+                self.lines[self.position].fail(f"two graphs are named {found.name!r}")
+            self.bodies[found.name] = found
+            self.values = {}
+            found = self.graph()
+        if self.position < len(self.lines):
+            self.lines[self.position].fail("nothing may follow the graph")
+        return found
 
     def graph(self) -> Graph:
         line = self.next()
@@ -169,8 +183,6 @@ class _Parser:
         line = self.next()
         line.expect("}")
         self.done(line)
-        if self.position < len(self.lines):
-            self.lines[self.position].fail("nothing may follow the graph")
         try:
             return Graph(name, outputs, updates, tuple(inputs))
         except GraphError as error:
@@ -358,6 +370,11 @@ class _Parser:
             return tuple(items)
         if line.accept("&"):
             line.fail(f"the function {line.peek()} is Python code, which text does not hold", help="expand first")
+        if line.accept("@"):
+            name = self.name(line)
+            if name not in self.bodies:
+                line.fail(f"no graph {name!r} stands above", back=1)
+            return self.bodies[name]
         if line.accept("<"):
             size = self.dim(line)
             line.expect(">")

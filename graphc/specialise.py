@@ -43,7 +43,10 @@ def specialise_nodes(graph: Graph, sizes: Mapping[str, int]) -> dict[Node, Node]
 
 
 def _specialised(node: Node, inputs: tuple[Node, ...], sizes: Mapping[str, int]) -> Node:
-    attrs = {key: substitute(value, sizes) for key, value in node.attrs.items()}
+    attrs = {
+        key: specialise(value, sizes) if isinstance(value, Graph) else substitute(value, sizes)
+        for key, value in node.attrs.items()
+    }  # a graph inside of an op (scan's body) has the same sizes
     same = all(attrs[key] is value or _equal(attrs[key], value) for key, value in node.attrs.items())
     type_: TensorType = node.type if node.type.is_static else substitute(node.type, sizes)
     unmoved = all(a is b for a, b in zip(inputs, node.inputs, strict=True))

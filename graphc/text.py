@@ -44,11 +44,31 @@ def print_graph(graph: Graph, *, sources: bool = True) -> str:
       return y = %x
     }
     """
+    bodies = body_names(graph)
+    texts = [_print_one(body, name, bodies, sources) for body, name in bodies.items()]
+    return "\n\n".join([*texts, _print_one(graph, graph.name, bodies, sources)])
+
+
+def body_names(graph: Graph) -> dict[Graph, str]:
+    """The graphs inside of a graph's nodes (bodies of loops) and their names in the text, inner ones first."""
+    found: dict[Graph, None] = {}
+    pending = [graph]
+    while pending:
+        inner = [v for node in pending.pop().nodes for v in node.attrs.values() if isinstance(v, Graph)]
+        for body in inner:
+            found.pop(body, None)
+            found[body] = None
+        pending += inner
+    order = list(reversed(found))
+    return {body: f"{re.sub(r'_[0-9]+$', '', body.name)}_{k}" for k, body in enumerate(order)}
+
+
+def _print_one(graph: Graph, name: str, bodies: Mapping[Graph, str], sources: bool) -> str:
     names = value_names(graph)
-    lines = [f"graph {_name(graph.name)}({_params(graph, names)}) {{"]
+    lines = [f"graph {_name(name)}({_params(graph, names)}) {{"]
     for node in graph.nodes:
         if node.op.name not in ("input", "parameter"):
-            lines.append("  " + print_node(node, names, sources=sources))
+            lines.append("  " + print_node(node, names, sources=sources, bodies=bodies))
     lines += [f"  update {names[state]} = {names[new]}" for state, new in graph.updates.items()]
     returned = ", ".join(f"{_name(key)} = {names[node]}" for key, node in graph.outputs.items())
     lines += [f"  return {returned}".rstrip(), "}"]
@@ -77,7 +97,9 @@ def value_names(graph: Graph) -> dict[Node, str]:
     return names
 
 
-def print_node(node: Node, names: Mapping[Node, str], *, sources: bool = True) -> str:
+def print_node(
+    node: Node, names: Mapping[Node, str], *, sources: bool = True, bodies: Mapping[Graph, str] | None = None
+) -> str:
     """One line: name, type, op, operands, attributes, the user's name and the source."""
     if node.op.name == "constant":
         body = f"constant {_array(node.attrs['value'])}"
@@ -85,7 +107,7 @@ def print_node(node: Node, names: Mapping[Node, str], *, sources: bool = True) -
         operands = (names.get(i, "%?") if isinstance(i, Node) else f"!{type(i).__name__}" for i in node.inputs)
         body = f"{node.op.name}({', '.join(operands)})"
         if node.attrs:
-            body += f" {{{', '.join(f'{k}={format_attr(v)}' for k, v in node.attrs.items())}}}"
+            body += f" {{{', '.join(f'{k}={format_attr(v, bodies)}' for k, v in node.attrs.items())}}}"
     label = f" as {json.dumps(node.name)}" if node.name else ""
     text = f"{names.get(node, '%?')}: {node.type} = {body}{label}"
     if not sources or node.source is None:
@@ -111,8 +133,8 @@ def _name(text: str) -> str:
     return text if _NAME.fullmatch(text) else json.dumps(text)
 
 
-def format_attr(value: Any) -> str:
-    """An attribute's value as the text form writes it.
+def format_attr(value: Any, bodies: Mapping[Graph, str] | None = None) -> str:
+    """An attribute's value as the text form writes it; ``bodies`` names the graphs that were written before.
 
     >>> format_attr((0, 1)), format_attr("ij,jk"), format_attr(-0.0)
     ('(0, 1)', '"ij,jk"', '-0.0')
@@ -132,6 +154,8 @@ def format_attr(value: Any) -> str:
             return str(value)
         case tuple():
             return f"({', '.join(format_attr(v) for v in value)}{',' if len(value) == 1 else ''})"
+        case Graph():
+            return f"@{_name((bodies or {}).get(value, value.name))}"
         case _:
             # a function of the user's; whatever else ends here the verifier reports
             return f"&{getattr(value, '__name__', type(value).__name__)}"
@@ -193,5 +217,13 @@ def _same_node(a: Node, b: Node, names_a: Mapping[Node, str], names_b: Mapping[N
     if a.op.name == "parameter":
         return a.attrs["variable"].trainable == b.attrs["variable"].trainable
     operands = [names_a[i] for i in a.inputs] == [names_b[i] for i in b.inputs]
-    return operands and attrs_key(a.attrs) == attrs_key(b.attrs)
+    inner_a, inner_b = ([v for v in n.attrs.values() if isinstance(v, Graph)] for n in (a, b))
+    plain_a, plain_b = ({k: v for k, v in n.attrs.items() if not isinstance(v, Graph)} for n in (a, b))
+    bodies = len(inner_a) == len(inner_b) and all(_same_body(x, y) for x, y in zip(inner_a, inner_b, strict=True))
+    return operands and bodies and attrs_key(plain_a) == attrs_key(plain_b)
+
+
+def _same_body(a: Graph, b: Graph) -> bool:
+    """Bodies are named anew when they are written, so their names do not count (nesting is a few levels)."""
+    return same_structure(a, Graph(a.name, b.outputs, b.updates, b.declared_inputs))
 

@@ -90,6 +90,8 @@ class _Verifier:
             elif node.op.name == "parameter" and key == "variable":
                 if not isinstance(value, Variable):
                     self.fail(node, f"its variable is {type(value).__name__}")
+            elif isinstance(value, Graph):
+                _Verifier(value).run()  # a loop's body; nesting is a few levels
             elif not _is_plain(value):
                 self.fail(
                     node, f"attribute {key} is {type(value).__name__}, which does not hash and print",

@@ -15,7 +15,7 @@ from graphc import ops, provenance
 from graphc.errors import DifferentiationError
 from graphc.garbage import collector_paused
 from graphc.ir import REGISTRY, Node
-from graphc.ops.declare import Custom, NotDifferentiable, Partials, Transpose, Zero
+from graphc.ops.declare import Custom, NotDifferentiable, Partials, Region, Transpose, Zero
 from graphc.patterns import literal
 from passes.structure import aliases, bounded_order, carries, no_path, require_float
 
@@ -127,6 +127,10 @@ class _Sweep:
                         f"the vjp of {node.op.name} gave {len(found)} cotangents for {len(node.inputs)} operands",
                         source=node.source, token=node.op.name,
                     )  # fmt: skip
+            case Region():
+                from passes.scans import scan_vjp  # differentiates the body with this very sweep
+
+                found = scan_vjp(ct, node, {k for k, i in enumerate(node.inputs) if i in self.active})
             case Zero():
                 found = []
             case NotDifferentiable(reason=reason):

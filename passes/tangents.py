@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from graphc import ops, provenance
 from graphc.errors import DifferentiationError
 from graphc.ir import Node, depends_on
-from graphc.ops.declare import Custom, NotDifferentiable, Partials, Transpose, placeholder
+from graphc.ops.declare import Custom, NotDifferentiable, Partials, Region, Transpose, placeholder
 from graphc.patterns import literal
 from passes.adjoints import reverse
 from passes.structure import aliases, bounded_order, carries, no_path, require_float
@@ -71,6 +71,10 @@ def _tangent(node: Node, tangents: tuple[Node | None, ...], via: dict[Node, Node
         case Custom(vjp=vjp, jvp=jvp):
             found = None if jvp is None else jvp(tangents, node)
             return _twice_transposed(node, tangents, vjp) if found is None else found
+        case Region():
+            from passes.scans import scan_jvp
+
+            return scan_jvp(tangents, node)
         case NotDifferentiable(reason=reason):
             raise no_path(node, reason, _path(node, via), ())
         case _:

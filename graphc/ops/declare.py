@@ -15,6 +15,7 @@ Derivatives (closed sum):
   None (zero).
 - :class:`Zero` - piecewise constant: the derivative is zero everywhere it exists, and graphc says so.
 - :class:`NotDifferentiable` - asking for it is an error, with the reason.
+- :class:`Region` - the op holds a graph, whose derivative is that of the op.
 
 Lowerings (closed sum) say how the element at an output index is computed. Index arithmetic uses ``+ - * // %`` on
 :class:`graphc.loops.index.Index` objects (and ints), so declarations need not import the loop IR:
@@ -84,7 +85,14 @@ class NotDifferentiable:
     reason: str
 
 
-Derivative: TypeAlias = Partials | Transpose | Custom | Zero | NotDifferentiable
+@dataclass(frozen=True)
+class Region:
+    """An op with a graph inside (scan): differentiated by differentiating that graph, see ``passes/scans.py``."""
+
+    latex: tuple[str, ...] = ()
+
+
+Derivative: TypeAlias = Partials | Transpose | Custom | Zero | NotDifferentiable | Region
 
 # --- lowerings -----------------------------------------------------------------------------------------------------
 
