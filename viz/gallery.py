@@ -11,6 +11,7 @@ from pathlib import Path
 
 from graphc import ops, provenance
 from graphc.ir import Node
+from graphc.losses import cross_entropy
 from viz.adapt import diagram_of
 from viz.raster import scene_to_bytes
 from viz.render import scene_of
@@ -44,7 +45,20 @@ def classifier() -> Node:
     return -ops.mean(ops.sum(label * ops.log_softmax(value), axis=-1))
 
 
-EXAMPLES = {"scalar": scalar, "perceptron": perceptron, "classifier": classifier}
+def convolution() -> Node:
+    """One convolution, its largest values, and a dense layer."""
+    image = ops.input("image", ("batch", 28, 28, 1))
+    label = ops.input("label", ("batch",), "int32")
+    with provenance.scope("conv"):
+        value = ops.conv2d(image, ops.parameter("W", (3, 3, 1, 16))) + ops.parameter("b", (16,))
+        value = ops.max_pool2d(ops.relu(value), 2)
+    with provenance.scope("output"):
+        rows = ops.reshape(value, (-1, 13 * 13 * 16))
+        value = rows @ ops.parameter("W", (13 * 13 * 16, 10)) + ops.parameter("b", (10,))
+    return cross_entropy(value, label)
+
+
+EXAMPLES = {"scalar": scalar, "perceptron": perceptron, "classifier": classifier, "convolution": convolution}
 
 
 def write(folder: Path, theme: str = "light") -> list[Path]:

@@ -84,7 +84,7 @@ def _reshape_calls() -> list[Any]:
 
 reshape_op = declare(
     "reshape", infer=_infer_reshape, reference=lambda x, *, shape: np.reshape(x, shape).copy(),
-    derivative=Transpose(lambda ct, node, i: reshape(ct, node.inputs[0].shape)), lowering=Movement(_reshape_index),
+    derivative=Transpose(lambda ct, node, i: reshape(ct, node.inputs[0].shape), latex=(r"{g}",)), lowering=Movement(_reshape_index),
     latex=r"{0}", symbol="reshape", samples=Samples(calls=_reshape_calls), doc="Another shape of as many elements, in C order.",
 )  # fmt: skip
 
