@@ -22,13 +22,16 @@ from passes.strides import Strides
 from passes.tiles import register_tile
 
 DEPTH = 320  # contracted iterations of a block: 16 float32 columns of them are 24 KiB
-STREAM_DEPTH = 16  # of a block where b is read once (matrix times vector): as many streams as a core can prefetch
+STREAM_COLUMNS = 4096  # of the sums of such a block: 16 KiB
+STREAM_DEPTH = 4  # of a block where b is read once (matrix times vector): as many streams as a core can prefetch
 ROWS = 512  # rows of a block whose partial sums wait in memory
 CACHED_ROWS = 144  # rows of a that stay in the second cache while strips of b pass by
 COLUMNS = 256  # columns of a packed block of b
 PARTIAL = 1024 * 1024  # bytes of partial sums
-FAR = 256  # bytes between rows of b from which on they are worth bringing together
-REUSE = 4  # tiles that must read a packed strip for the copy to pay
+FAR = 512  # bytes between rows of b from which on they are worth bringing together
+NEAR = 24 * 1024  # bytes that a block of b may span
+REUSE = 12  # rows that must read a packed strip for the copy to pay
+FEW_STRIPS = 4  # strips of columns from which on copying far rows of a pays
 
 
 @dataclass(frozen=True)
@@ -62,23 +65,24 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
     extent = c.row.extent if c.row is not None else 1
     height, vectors = register_tile(extent, c.lane.extent, lanes, strides.machine.registers)
     width = vectors * lanes
-    tiles = -(-extent // height) * prod(v.extent for v in c.rows[:-1])
+    count = prod(v.extent for v in c.rows)
     access = Access(c, strides)
     gathered = not access.contiguous(c.b, c.lane)
-    if (gathered and (tiles < REUSE or c.lane.extent < lanes // 2)) or c.lane.extent * 4 < lanes:
+    if (gathered and (count < REUSE or c.lane.extent < lanes // 2)) or c.lane.extent * 4 < lanes:
         return None
     ragged = c.lane.extent % lanes != 0
     strips = -(-c.lane.extent // width)
-    pack_b = gathered or (tiles >= REUSE and (ragged or not c.b.plain or access.step(c.b, c.contracted) >= FAR))
+    pack_b = gathered or (count >= REUSE and (ragged or not c.b.plain or access.far(c.b, c.contracted, c.depth)))
     pack_a = _pack_a(c, access, strips)
     threads = strides.machine.threads if work >= threshold else 1
-    parallel, pieces, rows, columns = _share(c, height, width, threads)
-    limit = DEPTH if tiles > 1 else STREAM_DEPTH
+    streams = count < REUSE and not pack_b
+    parallel, pieces, rows, columns = _share(c, height, width, threads, STREAM_COLUMNS if streams else COLUMNS)
+    limit = max(STREAM_DEPTH, 2 * count) if streams else DEPTH
     outer, inner = _depth_blocks(c, limit, parallel if pieces > 1 else None, pieces)
     room = prod(v.extent for v in c.rows[:-1]) * max(s.size for s in rows) * max(s.size for s in columns)
     small = room * c.accumulator.dtype.itemsize <= PARTIAL
     if parallel in c.rows[:-1] or (
-        pieces == 1 and not (small and (c.depth > limit if tiles > 1 else strips > 1 and c.depth >= 4 * limit))
+        pieces == 1 and not (small and (strips > 1 and c.depth >= 4 * limit if streams else c.depth > limit))
     ):
         outer, inner = (), c.contracted
     return Blocking(height, width, rows, columns, outer, inner, CACHED_ROWS, pack_a, pack_b, parallel, pieces)
@@ -94,6 +98,11 @@ class Access:
         """Whether the operand's loads read whole vectors along ``var``."""
         loads, _ = self.strides.of(operand.statements, var)
         return 1 in loads and all(s in (0, 1) for s in loads)
+
+    def far(self, operand: Operand, along: tuple[Var, ...], depth: int) -> bool:
+        """Whether the operand's rows are worth bringing together: they lie far apart, or a strip of them fills a cache."""
+        step = self.step(operand, along)
+        return step >= FAR or step * min(depth, DEPTH) >= NEAR
 
     def step(self, operand: Operand, along: tuple[Var, ...]) -> int:
         """Bytes between iterations of the innermost contracted variable that moves the operand."""
@@ -111,19 +120,19 @@ def _pack_a(c: Contraction, access: Access, strips: int) -> str:
     if c.row is None or strips < 2:
         return ""
     by_row = access.contiguous(c.a, c.row) and not access.contiguous(c.a, c.contracted[-1])
-    far = access.step(c.a, c.contracted[-1:]) >= FAR
-    if not c.a.plain or (far and strips >= REUSE):
+    far = access.far(c.a, c.contracted[-1:], c.depth)
+    if not c.a.plain or (far and strips >= FEW_STRIPS):
         return "strips" if by_row else "rows"
     return ""
 
 
-def _share(c: Contraction, height: int, width: int, threads: int) -> tuple[
+def _share(c: Contraction, height: int, width: int, threads: int, most: int) -> tuple[
     Var | None, int, tuple[Segment, ...], tuple[Segment, ...]
 ]:  # fmt: skip
     """The loop that threads share, into how many pieces the contracted loops are cut, blocks of rows and of columns."""
     n, row = c.lane.extent, c.row
     m = row.extent if row is not None else 1
-    rows, columns = tuple(near_blocks(m, ROWS, height)), tuple(near_blocks(n, COLUMNS, width))
+    rows, columns = tuple(near_blocks(m, ROWS, height)), tuple(near_blocks(n, most, width))
     if threads == 1:
         return None, 1, rows, columns
     total = n * prod(v.extent for v in c.rows)
@@ -136,7 +145,7 @@ def _share(c: Contraction, height: int, width: int, threads: int) -> tuple[
             return var, 1, rows, columns
     if n % (threads * width) == 0:
         counts = [k for k in range(threads, n // width + 1, threads) if n % (k * width) == 0]
-        count = next((k for k in counts if n // k <= COLUMNS), threads)
+        count = next((k for k in counts if n // k <= most), threads)
         return c.lane, 1, rows, (Segment(0, count, n // count),)
     for var in c.rows[:-1]:
         if var.extent >= 2 * threads:

@@ -33,7 +33,7 @@ from passes.blocking import describe, plan_blocks
 from passes.contract import recognise
 from passes.strides import Machine, Strides, values_read
 from passes.template import Template
-from passes.tiles import INTERLEAVE, TILED_GAIN, Tiler
+from passes.tiles import DOT_ROWS, INTERLEAVE, TILED_GAIN, Tiler
 
 PARALLEL_WORK = 100_000
 """Work units (about a statement on one element, 0.05 ns) below which threads do not pay: some 5 microseconds."""
@@ -198,7 +198,9 @@ class _Policy:
             self.notes.append(f"loads along {lane} are gathered: nothing in the inner loops is contiguous for long")
             return self.tiles.across(nest, plan, lane)
         gain = self.tiles.dot_tile(nest, plan, inner) if len(inner) == 1 and contiguous else 1
-        self.interleave = 1 if gain > 1 else INTERLEAVE  # a tile of dot products has enough chains in flight
+        self.interleave = {1: INTERLEAVE, DOT_ROWS: 2}.get(
+            gain, 1
+        )  # a tile of dot products has enough chains in flight
         nest.leaf = self.leaf(nest.leaf)
         self.interleave = INTERLEAVE
         return gain

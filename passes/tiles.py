@@ -21,6 +21,8 @@ INTERLEAVE = 4
 """Vectors in flight in a loop without transcendental functions; two with them (their polynomials need registers)."""
 PANEL_BYTES = 256 * 1024
 """From this size on a panel of the vector operand is kept in cache while the rows pass by."""
+DOT_ROWS = 4
+"""Dot products with one vector that run side by side."""
 TILED_GAIN = 8
 """How much cheaper a unit of work is in a register tile."""
 
@@ -41,7 +43,8 @@ def register_tile(rows: int, columns: int, lanes: int, registers: int, accumulat
         if vectors > 1 and (vectors - 1) * lanes >= columns:
             break
         for height in range(1, min(rows, 8 if vectors > 1 else 13) + 1):
-            if height * vectors * accumulators > most or (height * accumulators + 1) * vectors >= registers:
+            loaded = 0 if height == accumulators == 1 else vectors  # what serves one row is an operand in memory
+            if height * vectors * accumulators > most or height * accumulators * vectors + loaded >= registers:
                 continue
             cost = _tile_cost(rows, columns, lanes, height, vectors)
             if cost < best - 1e-9:
@@ -128,9 +131,17 @@ class Tiler:
             if 0 < sum(loop.var not in flat.variables for flat in reads) < len(reads)
         ][:2]
         if len(reused) < 2:
-            return 1
+            return self.dot_rows(plan, reused)
         sizes = (4, 3) if self.machine.registers < 32 else (4, 4)
         for var, size in zip(reused, sizes, strict=True):
             plan.cut[var], plan.kinds[var] = even_blocks(var.extent, size), "unrolled"
         self.notes.append(f"dot products in tiles of {reused[1]} x {reused[0]}, both unrolled")
         return TILED_GAIN
+
+    def dot_rows(self, plan: Plan, reused: list[Var]) -> int:
+        """Several dot products with one vector at a time: as many streams for the memory to prefetch."""
+        if not reused or reused[0].extent < DOT_ROWS:
+            return 1
+        plan.cut[reused[0]], plan.kinds[reused[0]] = even_blocks(reused[0].extent, DOT_ROWS), "unrolled"
+        self.notes.append(f"dot products of {DOT_ROWS} {reused[0]} at once, unrolled")
+        return DOT_ROWS

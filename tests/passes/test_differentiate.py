@@ -174,7 +174,9 @@ def test_inner_values_and_the_output_itself() -> None:
     np.testing.assert_allclose(value(to_h, {"x": X}), 2 * np.exp(X))
     np.testing.assert_allclose(value(to_x, {"x": X}), 2 * np.exp(2 * X))
     assert value(grad(y, y), {}) == 1
-    np.testing.assert_allclose(value(jvp(y, [h, x], [ops.zeros_like(x), ops.ones_like(x)]), {"x": X}), 2 * np.exp(2 * X).sum())
+    np.testing.assert_allclose(
+        value(jvp(y, [h, x], [ops.zeros_like(x), ops.ones_like(x)]), {"x": X}), 2 * np.exp(2 * X).sum()
+    )
 
 
 def test_several_outputs() -> None:
@@ -263,7 +265,10 @@ def test_the_users_vjp_serves_forward_mode_too() -> None:
     with pytest.raises(DifferentiationError, match="declares no vjp"):
         jvp(ops.custom(lambda a: a)(x), x, 1.0)
     op = Op(
-        "only_vjp", lambda types: types[0], np.sin, derivative=Custom(lambda ct, node: (ops.mul(ct, ops.cos(node.inputs[0])),))
+        "only_vjp",
+        lambda types: types[0],
+        np.sin,
+        derivative=Custom(lambda ct, node: (ops.mul(ct, ops.cos(node.inputs[0])),)),
     )
     np.testing.assert_allclose(value(jvp(op(x), x, X), {"x": X}), np.cos(X) * X)
 
@@ -354,7 +359,10 @@ def test_an_opaque_op_aside_of_the_path_does_not_matter() -> None:
 ERRORS: dict[str, tuple[Callable[[], Any], str]] = {
     "not a scalar": (lambda: grad(vector(), vector()), "grad needs a scalar, x is f64[3]"),
     "mend": (lambda: grad(vector(), vector()), "help: reduce it with graphc.sum or graphc.mean, or use graphc.vjp"),
-    "integer y": (lambda: grad(ops.input("n", (), "int32"), vector()), "cannot differentiate n: it is i32[], not a float"),
+    "integer y": (
+        lambda: grad(ops.input("n", (), "int32"), vector()),
+        "cannot differentiate n: it is i32[], not a float",
+    ),
     "integer wrt": (
         lambda: grad(ops.sum(vector()), ops.input("label", ("batch",), "int32")),
         "cannot differentiate with respect to label: it is i32[batch], not a float",
@@ -362,7 +370,10 @@ ERRORS: dict[str, tuple[Callable[[], Any], str]] = {
     "no node": (lambda: grad(3.0, vector()), "y is float, not a symbolic value"),  # type: ignore[arg-type]
     "no wrt": (lambda: grad(ops.sum(vector()), "x"), "wrt is str, not a symbolic value"),  # type: ignore[arg-type]
     "cotangent": (lambda: vjp(vector(), vector(), np.ones(4)), "the cotangent of x is f64[4], it must be f64[3]"),
-    "tangent": (lambda: jvp(vector(), vector(), np.ones(3, np.float32)), "the tangent of x is f32[3], it must be f64[3]"),
+    "tangent": (
+        lambda: jvp(vector(), vector(), np.ones(3, np.float32)),
+        "the tangent of x is f32[3], it must be f64[3]",
+    ),
     "count": (lambda: vjp([vector()], vector(), [1.0, 2.0]), "cotangents must be a list of 1"),
     "keys": (lambda: vjp({"a": vector()}, vector(), {"b": 1.0}), "cotangents must be a dict with the keys a"),
     "symbolic": (lambda: jacobian(ops.input("s", ("n",)), vector()), "jacobian needs static shapes, s is f32[n]"),
@@ -380,7 +391,9 @@ def test_errors(call: Callable[[], Any], message: str) -> None:
 def test_ill_declared_derivatives_are_named() -> None:
     x = vector()
     bad = opaque(x, Custom(lambda ct, node: (ops.sum(ct),)), "odd")
-    with pytest.raises(DifferentiationError, match=r"the derivative of odd gave a cotangent f64\[\] for an operand f64\[3\]"):
+    with pytest.raises(
+        DifferentiationError, match=r"the derivative of odd gave a cotangent f64\[\] for an operand f64\[3\]"
+    ):
         grad(ops.sum(bad), x)
     many = opaque(x, Custom(lambda ct, node: (ct, ct)), "many")
     with pytest.raises(DifferentiationError, match="the vjp of many gave 2 cotangents for 1 operands"):

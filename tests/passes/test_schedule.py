@@ -97,7 +97,7 @@ def test_a_transposed_operand_is_copied_for_many_rows_and_multiplied_along_the_d
     kernel, notes = schedule_cpu(sample("matmul_transposed", 64, 64, 256), vector_bits=512)
     assert kinds(kernel)[-1] == ("k", 256, "serial")
     assert "register tile 6 x 64 (i unrolled, j in lanes)" in notes
-    kernel, notes = schedule_cpu(sample("matmul_transposed", 12, 64, 256), vector_bits=512)
+    kernel, notes = schedule_cpu(sample("matmul_transposed", 11, 64, 256), vector_bits=512)
     inner = kinds(kernel)
     assert ("i_i", 4, "unrolled") in inner and ("j_i", 4, "unrolled") in inner and ("k_i", 16, "vector") in inner
     assert "dot products in tiles of i x j, both unrolled" in notes
@@ -150,4 +150,5 @@ def test_cuts() -> None:
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 1000), (128, 10), (17, 130), (1000, 1000)])
 def test_register_tiles_fit_the_registers(rows: int, columns: int, registers: int, accumulators: int) -> None:
     height, vectors = register_tile(rows, columns, 8, registers, accumulators)
-    assert 1 <= height <= rows and (height * accumulators + 1) * vectors < registers
+    loaded = 0 if height == accumulators == 1 else vectors  # one row takes its vectors from memory
+    assert 1 <= height <= rows and height * accumulators * vectors + loaded < registers
