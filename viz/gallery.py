@@ -11,7 +11,6 @@ from pathlib import Path
 
 from graphc import ops, provenance
 from graphc.ir import Node
-from graphc.losses import cross_entropy
 from viz.adapt import diagram_of
 from viz.raster import scene_to_bytes
 from viz.render import scene_of
@@ -48,14 +47,14 @@ def classifier() -> Node:
 def convolution() -> Node:
     """One convolution, its largest values, and a dense layer."""
     image = ops.input("image", ("batch", 28, 28, 1))
-    label = ops.input("label", ("batch",), "int32")
+    target = ops.input("target", ("batch", 10))
     with provenance.scope("conv"):
         value = ops.conv2d(image, ops.parameter("W", (3, 3, 1, 16))) + ops.parameter("b", (16,))
         value = ops.max_pool2d(ops.relu(value), 2)
     with provenance.scope("output"):
         rows = ops.reshape(value, (-1, 13 * 13 * 16))
         value = rows @ ops.parameter("W", (13 * 13 * 16, 10)) + ops.parameter("b", (10,))
-    return cross_entropy(value, label)
+    return ops.mean(ops.square(value - target))
 
 
 EXAMPLES = {"scalar": scalar, "perceptron": perceptron, "classifier": classifier, "convolution": convolution}
