@@ -6,6 +6,7 @@ Invariant: an interrupted run keeps what it has measured, and ``--resume`` goes 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ def run_bench(out: Console, err: Console, request: Request) -> Record:
     )  # fmt: skip
     record = start_record(request, settings, executors)
     file = kept_in(request)
+    warn_if_busy(err)
     todo = [e for e in entries if e.name not in record.rows]
     if kept := len(entries) - len(todo):
         err.print(f"{kept} of {len(entries)} workloads are in {file} already")
@@ -86,6 +88,13 @@ def run_bench(out: Console, err: Console, request: Request) -> Record:
         raise
     finish(out, err, request, record, entries, file)
     return record
+
+
+def warn_if_busy(err: Console) -> None:
+    """Say so when other programs use the processors: times would tell of them."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > 0.7:
+        err.print(f"this machine is busy (load {load:.1f}): times will be too long, and not equally so", style="yellow")
 
 
 def kept_in(request: Request) -> Path:

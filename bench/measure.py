@@ -36,6 +36,7 @@ class Settings:
     Attributes:
         rounds: bursts of each executor. burst: seconds of one. patience: seconds an executor may take for one answer.
         slow: an executor whose bursts would take longer than this makes fewer, at least three.
+        pause: seconds between bursts, longer than idle threads of OpenBLAS and OpenMP spin (about 20 ms).
         cold: measure compilation with empty caches too. explain: ask graphc's profiler.
     """
 
@@ -45,7 +46,7 @@ class Settings:
     burst: float = 0.1
     patience: float = 150.0
     slow: float = 12.0
-    pause: float = 0.01
+    pause: float = 0.04
     cold: bool = True
     explain: bool = False
 
@@ -231,7 +232,7 @@ class Bench:
             if name in results or (monotonic() > deadline and len(lane.bursts) >= 3):
                 continue
             self.tell(f"timing {name}, round {number + 1} of {self.settings.rounds}")
-            sleep(self.settings.pause)  # lets the threads of the one before fall asleep
+            sleep(self.settings.pause)
             try:
                 answer = lane.worker.ask("burst", self.settings.patience, seconds=self.settings.burst)
                 lane.bursts.append(answer["seconds"])

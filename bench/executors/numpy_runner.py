@@ -6,6 +6,8 @@ reference.
 
 from __future__ import annotations
 
+import importlib.util
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,10 @@ def load() -> str:
     """NumPy's version and its BLAS."""
     blas: Any = np.show_config(mode="dicts")
     library = blas.get("Build Dependencies", {}).get("blas", {})
-    return f"numpy {np.__version__} ({library.get('name', 'no BLAS')} {library.get('version', '')})".replace(" )", ")")
+    erf = f", erf of scipy {version('scipy')}" if importlib.util.find_spec("scipy") else ""
+    return f"numpy {np.__version__} ({library.get('name', 'no BLAS')} {library.get('version', '')}{erf})".replace(
+        " )", ")"
+    )
 
 
 class NumpyRunner:
