@@ -418,9 +418,13 @@ def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
 
 def schedule(loops: LoopProgram, options: Options) -> LoopProgram:
     """Map every kernel's loops to the CPU's vectors, register tiles and threads."""
-    bits = cpu_vector(options).bits
+    return schedule_for(loops, cpu_vector(options).bits, options.threads)
+
+
+def schedule_for(loops: LoopProgram, vector_bits: int, threads: int) -> LoopProgram:
+    """The loops mapped for vectors of so many bits, whatever this machine has, and so many threads."""
     kernels = {
-        name: pack_panels(schedule_cpu(kernel, vector_bits=bits, threads=options.threads).kernel)
+        name: pack_panels(schedule_cpu(kernel, vector_bits=vector_bits, threads=threads).kernel)
         for name, kernel in loops.kernels.items()
     }
     return replace(loops, kernels=kernels)

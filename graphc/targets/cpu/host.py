@@ -24,7 +24,7 @@ import llvmlite.binding as llvm
 from graphc.errors import TargetUnavailable
 from graphc.targets.cpu.llvm_text import Module, VType
 
-__all__ = ["LEVELS", "VectorTarget", "bind_libm", "libm_symbols", "target_machine", "vector_target"]
+__all__ = ["LEVELS", "VectorTarget", "bind_libm", "foreign_target", "libm_symbols", "target_machine", "vector_target"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class VectorTarget:
         cpu, features: LLVM's CPU name and feature string.
         bits: width of a vector register.
         fused: whether there is an FMA instruction.
+        triple: LLVM's name of the system, where it is not this process's.
     """
 
     level: str
@@ -59,6 +60,7 @@ class VectorTarget:
     features: str
     bits: int
     fused: bool
+    triple: str = ""
 
     def lanes(self, scalar: str) -> int:
         """Elements of ``scalar`` in one register; bool counts as a byte.
@@ -78,7 +80,7 @@ class VectorTarget:
 
     def module(self, name: str) -> Module:
         """An empty module of this target."""
-        return Module(name, llvm.get_process_triple(), _layout(self), self.fused, self.level == "avx512")
+        return Module(name, self.triple or llvm.get_process_triple(), _layout(self), self.fused, self.level == "avx512")
 
     def lower(self, level: str) -> VectorTarget:
         """The same host held to a lower level (tests run every width that the host can)."""
@@ -123,6 +125,31 @@ def vector_target(level: str | None = None) -> VectorTarget:
     return VectorTarget(level, entry.cpu, "", entry.bits, entry.fused)
 
 
+def foreign_target(level: str, triple: str = "") -> VectorTarget:
+    """A target to generate and look at code for, whether or not this process could run it.
+
+    Args:
+        level: a key of :data:`LEVELS`. triple: LLVM's name of another system ("" for a lower or higher level of this one).
+
+    Raises:
+        TargetUnavailable: the level is unknown, or this LLVM cannot generate code for the system.
+
+    >>> foreign_target("avx512").bits, foreign_target("neon", "aarch64-unknown-linux-gnu").lanes("f32")
+    (512, 4)
+    """
+    if level not in LEVELS:
+        raise TargetUnavailable(f"no CPU level {level!r}", help="one of " + ", ".join(LEVELS))
+    entry = LEVELS[level]
+    if triple:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        try:
+            llvm.Target.from_triple(triple)
+        except RuntimeError as error:
+            raise TargetUnavailable(f"no code can be generated for {triple}", notes=(str(error),)) from error
+    return VectorTarget(level, entry.cpu, "", entry.bits, entry.fused, triple)
+
+
 def target_machine(target: VectorTarget | None = None, optimize: int = 2) -> llvm.TargetMachine:
     """A fresh llvmlite target machine: position independent, for the JIT, code generation level ``optimize`` (0 to 3).
 
@@ -133,7 +160,8 @@ def target_machine(target: VectorTarget | None = None, optimize: int = 2) -> llv
     """
     _initialize()
     target = target or vector_target()
-    return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
+    triple = target.triple or llvm.get_process_triple()
+    return llvm.Target.from_triple(triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=optimize, reloc="pic", codemodel="small", jit=True
     )
 
