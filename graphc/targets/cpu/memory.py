@@ -137,7 +137,9 @@ def store_lane(
 def store_element(f: Function, store: ir.Store, buffer: ir.Buffer, address: str, value: str) -> None:
     type_ = VType(scalar_of(buffer.dtype))
     if buffer.dtype.kind == "bool":
-        f.store(VType("i8"), f.convert("zext", type_, value, VType("i8")), address)
+        byte = VType("i8")
+        value = f.convert("zext", type_, value, byte)
+        f.store(byte, f.op("or", byte, f.load(byte, address), value) if store.mode == "add" else value, address)
         return
     if store.mode == "add":
         value = f.op("fadd" if type_.is_float else "add", type_, f.load(type_, address), value)
@@ -152,9 +154,10 @@ def wide_store(frame: Frame, store: ir.Store, buffer: ir.Buffer, flat: Index, po
     mask = frame.lane_mask(store.bounds, point, lanes)
     if buffer.dtype.kind == "bool":
         type_, value = VType("i8", lanes.width), f.convert("zext", type_, value, VType("i8", lanes.width))
-    elif store.mode == "add":
+    if store.mode == "add":
         old = f.masked_load(type_, address, mask) if mask else f.load(type_, address)
-        value = f.op("fadd" if type_.is_float else "add", type_, old, value)
+        plus = "or" if buffer.dtype.kind == "bool" else "fadd" if type_.is_float else "add"
+        value = f.op(plus, type_, old, value)
     if mask:
         f.masked_store(type_, value, address, mask)
     elif store.mode == "stream" and frame.streams and type_.bytes * type_.lanes >= STREAM and whole_lines(flat, lanes):
