@@ -176,9 +176,10 @@ class _Fuser:
         latest, candidates = self.latest(node, plan), []
         if latest >= 0:
             candidates.append(self.groups[latest])
-        sibling = self.recent.get(loops_of(node))
-        if sibling is not None and sibling.number > latest and (set(sibling.reads) & set(plan.reads)):
-            candidates.append(sibling)
+        for loops in dict.fromkeys((loops_of(node), *(shape for _, shape in plan.rows.values()))):
+            sibling = self.recent.get(loops)
+            if sibling is not None and sibling.number > latest and (set(sibling.reads) & set(plan.reads)):
+                candidates.append(sibling)
         for group in candidates:
             usable = self.fitting_plan(group, node, plan)
             if usable is not None:

@@ -67,7 +67,7 @@ class Group:
         return self.template or ("contraction" if self.contraction else "reduction" if self.reduces else "pointwise")
 
     def text(self) -> str:
-        """Two lines: loops and results; what is inlined."""
+        """Three lines: loops and results; what is inlined; what it should cost."""
         stored = ", ".join(f"{n.op.name}: {n.type}" + (f" ({n.source})" if n.source else "") for n in self.stored)
         rows = "" if self.depth is None else f", rows of {list(self.domain[self.depth :])}"
         blocks = f", partial results of {self.blocks} blocks" if self.blocks else ""
@@ -75,7 +75,7 @@ class Group:
         inlined = [n.op.name for n in self.members if n not in self.stored]
         if inlined:
             lines.append(f"    inlines {', '.join(inlined)}")
-        return "\n".join(lines)
+        return "\n".join([*lines, f"    {estimate(self)}"])
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,59 @@ class Fusion:
     views: dict[Node, Node]
 
     def text(self) -> str:
-        """What each group makes and inlines, and what it should cost (see ``passes/roofline.py``)."""
-        return "\n".join(g.text() for g in self.groups)
+        """What each group makes and inlines, what it should cost, and the total."""
+        total = sum((estimate(g) for g in self.groups), Estimate(0, 0, 0))
+        return "\n".join([*(g.text() for g in self.groups), f"total of {len(self.groups)} kernels: {total}"])
+
+
+BANDWIDTH = 20e9  # bytes/s between memory and the cores, for estimates
+RATE = 50e9  # units of work/s of a core's vector unit (an addition is 1): 2 registers of 8 lanes a cycle, half used
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a kernel moves and computes, by a roofline of :data:`BANDWIDTH` and :data:`RATE`.
+
+    ``read`` and ``written`` count each array once: a row that is read in several passes stays in the cache.
+
+    >>> print(Estimate(4_000_000, 4_000_000, 1_000_000))
+    reads 4 MB, writes 4 MB, 1 Mop: 400 us, bound by memory
+    """
+
+    read: int
+    written: int
+    work: int
+
+    @property
+    def seconds(self) -> float:
+        """The larger of the time to move and the time to compute, on one core."""
+        return max((self.read + self.written) / BANDWIDTH, self.work / RATE)
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(self.read + other.read, self.written + other.written, self.work + other.work)
+
+    def __str__(self) -> str:
+        bound = "memory" if (self.read + self.written) / BANDWIDTH >= self.work / RATE else "arithmetic"
+        moved = f"reads {self.read / 1e6:.3g} MB, writes {self.written / 1e6:.3g} MB, {self.work / 1e6:.3g} Mop"
+        return f"{moved}: {self.seconds * 1e6:.3g} us, bound by {bound}"
+
+
+def estimate(group: Group) -> Estimate:
+    """The expected cost of a group's kernel."""
+    return Estimate(
+        sum(n.type.nbytes for n in group.reads),
+        sum(n.type.nbytes for n in group.stored),
+        sum(map(_work, group.members)),
+    )
+
+
+def _work(node: Node) -> int:
+    match node.op.lowering:
+        case declare.Reduction() | declare.Partial():
+            return elements(node.inputs[0])
+        case declare.Contraction(_, extents):
+            return 2 * elements(node) * prod(extents(node))
+    return own_cost(node) * elements(node)
 
 
 def base_of(views: dict[Node, Node], node: Node) -> Node:

@@ -24,76 +24,29 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 
 from graphc.errors import CompileError
 from graphc.ir import Node
 from graphc.loops import ir
 from graphc.loops.index import Index, Var
-from graphc.loops.schedule import substitute
 from graphc.ops import declare
+from graphc.rewrite import Context
 from graphc.types import TensorType, int64
-from passes.access import IndexTuple, Minter, accesses, own_index
+from passes.access import Access, IndexTuple, Minter, accesses, own_index
 from passes.groups import Fusion, Group, base_of, loops_of
 from passes.inline import row_depth
 from passes.rows import Item, RowPlan, plan_rows
-from passes.templates import nest
-
-
-@dataclass(frozen=True)
-class Site:
-    """A guard of the program: the node whose index is checked and the size of the axis."""
-
-    node: Node
-    extent: int
-
-    @property
-    def source(self) -> object:
-        return self.node.source
-
-    def message(self) -> str:
-        """What to tell the user when the guard is violated."""
-        return f"{self.node.op.name}: an index is out of range for an axis of size {self.extent}"
-
-
-@dataclass(eq=False)
-class Scope:
-    """A block under construction: its loop variable (None at the top) and its statements."""
-
-    var: Var | None
-    parent: Scope | None
-    depth: int
-    body: list[ir.Stmt] = field(default_factory=list)
-
-
-class Params:
-    """Parameters b0, b1, ... of one kernel, one for each buffer; reading and writing one buffer makes it inout."""
-
-    def __init__(self, names: Mapping[Node, str], views: dict[Node, Node]) -> None:
-        self.names = names
-        self.views = views
-        self.params: dict[tuple[str, TensorType], ir.Buffer] = {}
-
-    def use(self, node: Node, access: str) -> ir.Buffer:
-        key = (self.names[base_of(self.views, node)], node.type)
-        old = self.params.get(key)
-        if old is None:
-            made = ir.Buffer(f"b{len(self.params)}", node.type, access)  # type: ignore[arg-type]
-        else:
-            made = old if old.access in (access, "out") else replace(old, access="inout")
-        self.params[key] = made
-        return made
-
-    @property
-    def buffers(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.params)
+from passes.scopes import Params, Scope, Site, block_var, in_blocks
 
 
 class GroupLowering:
     """Lowers one group (see the module's docstring)."""
 
-    def __init__(self, group: Group, fusion: Fusion, names: Mapping[Node, str], memory: int) -> None:
+    def __init__(
+        self, group: Group, fusion: Fusion, names: Mapping[Node, str], memory: int, context: Context | None = None
+    ) -> None:
         self.memory = memory
+        self.context = context
         self.group = group
         self.views = fusion.views
         self.params = Params(names, fusion.views)
@@ -134,10 +87,14 @@ class GroupLowering:
         known = set(self.group.variables)
         inner = {item for item in order if any(not i.variables <= known for i in item[1])}
         plan = plan_rows(order, self.operands_of, row, ends, stored, inner, extents, self.memory)
-        for number, (node, _) in enumerate(plan.kept):
-            buffer = ir.Buffer(f"row{number}", TensorType(node.dtype, extents), "inout", "local")
+        for number, item in enumerate(plan.kept):
+            buffer = self.scratch[item] = ir.Buffer(
+                f"row{number}", TensorType(item[0].dtype, extents), "inout", "local"
+            )
             self.main[-1].body.append(ir.Alloc(buffer))
-            self.scratch[list(plan.kept)[number]] = buffer
+        if self.context is not None:
+            for what, reason, node in plan.notes:
+                self.context.refuse(what, reason, (node,))
         for number in range(plan.count):
             self.one_pass(number, order, plan, row)
         body = self.whole()
@@ -174,7 +131,7 @@ class GroupLowering:
                         read.append((access.operand, access.index))
         return order[::-1]
 
-    def accesses(self, node: Node, index: IndexTuple) -> tuple[object, ...]:
+    def accesses(self, node: Node, index: IndexTuple) -> tuple[Access, ...]:
         if self.is_row_reduction(node, index):
             self.mint.reductions[node, index] = self.row_vars
         found = accesses(node, index, self.mint)
@@ -261,41 +218,12 @@ class GroupLowering:
         for outer, inner in zip(reversed(chain[:-1]), reversed(chain[1:]), strict=True):
             assert inner.var is not None
             if outer is self.top and self.partials:
-                outer.body.extend(self.blocks(inner.var, tuple(inner.body)))
+                outer.body.extend(in_blocks(inner.var, tuple(inner.body), self.partials, self.params, self.fresh))
             elif inner.body:
                 outer.body.append(ir.For(inner.var, "serial", tuple(inner.body)))
         return tuple(self.top.body)
 
     # --- partial results -------------------------------------------------------------------------------------------
-
-    def blocks(self, var: Var, body: tuple[ir.Stmt, ...]) -> list[ir.Stmt]:
-        size = self.partials[0][0].attrs["size"]
-        whole, rest = divmod(var.extent, size)
-        result: list[ir.Stmt] = []
-        if whole:
-            block = Var("block", whole)
-            result.append(ir.For(block, "serial", self.one_block(var, Index.of(block), size, size, body)))
-        if rest:
-            result += self.one_block(var, Index.of(whole), size, rest, body)
-        return result
-
-    def one_block(self, var: Var, block: Index, size: int, rows: int, body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
-        row = Var("row", rows)
-        before: list[ir.Stmt] = []
-        after: list[ir.Stmt] = []
-        for node, accumulator in self.partials:
-            buffer, combiner = self.params.use(node, "out"), node.attrs["combiner"]
-            kept = tuple(Var(f"j{n}", extent) for n, extent in enumerate(node.type.static_shape[1:]))
-            index = (block, *(Index.of(v) for v in kept))
-            if accumulator:
-                before.append(ir.Accumulator(accumulator, combiner, node.dtype, (node,)))
-                after.append(ir.ReadAccumulator(name := self.fresh(), accumulator, node.dtype, (node,)))
-                after.append(ir.Store(buffer.name, (block,), name, nodes=(node,)))
-            else:
-                zero = ir.Lit(ir.identity(combiner, node.dtype), node.dtype)
-                before += nest(kept, (ir.Store(buffer.name, index, zero, nodes=(node,)),))
-        mapping = {var: block * size + row, _block_var(self.partials[0][0]): block}
-        return (*before, ir.For(row, "serial", substitute(body, mapping)), *after)
 
     def partial(self, node: Node, index: IndexTuple) -> None:
         """Accumulate an element into its block's partial result."""
@@ -304,7 +232,7 @@ class GroupLowering:
         body = self.scope_of(index).body
         if kept:
             buffer = self.params.use(node, "out")
-            body.append(ir.Store(buffer.name, (Index.of(_block_var(node)), *kept), value, "add", nodes=(node,)))
+            body.append(ir.Store(buffer.name, (Index.of(block_var(node)), *kept), value, "add", nodes=(node,)))
             self.partials.append((node, ""))
         else:
             accumulator = self.fresh("a")
@@ -459,10 +387,6 @@ class GroupLowering:
             outer.body.append(accumulate)
         outer.body.append(ir.ReadAccumulator(name, accumulator, node.dtype, (node,)))
         return name
-
-
-def _block_var(node: Node) -> Var:
-    return Var("block", node.type.static_shape[0])
 
 
 def _run_time(index: IndexTuple) -> frozenset[str]:

@@ -19,9 +19,10 @@ from graphc.ops import declare
 from graphc.rewrite import Context
 from passes.access import identity_index, loop_variables
 from passes.groups import Fusion, Group
-from passes.kernels import GroupLowering, Params, Site
+from passes.kernels import GroupLowering
 from passes.reuse import shape_of
 from passes.rows import SCRATCH
+from passes.scopes import Params, Site
 from passes.templates import TEMPLATES, nest
 
 
@@ -42,7 +43,7 @@ def lower(fusion: Fusion, context: Context | None = None, *, scratch: int = SCRA
     for group in fusion.groups:
         shape = shape_of(group, fusion, slots.names)
         if shape.key not in known:
-            kernel, buffers, found = lower_group(group, fusion, slots.names, scratch)
+            kernel, buffers, found = lower_group(group, fusion, slots.names, scratch, context)
             name = names.setdefault(kernel.key(), f"k{len(kernels)}_{_label(group)}")
             if name not in kernels:
                 kernels[name] = replace(kernel, name=name, nodes=shape.nodes)
@@ -140,12 +141,16 @@ def updates_in_place(fusion: Fusion) -> set[Node]:
 
 
 def lower_group(
-    group: Group, fusion: Fusion, names: Mapping[Node, str], scratch: int = SCRATCH
+    group: Group,
+    fusion: Fusion,
+    names: Mapping[Node, str],
+    scratch: int = SCRATCH,
+    context: Context | None = None,
 ) -> tuple[ir.Kernel, tuple[str, ...], tuple[Site, ...]]:
     """The kernel of a group, the buffers it is launched on, and its guard sites."""
     if group.template:
         return _lower_template(group, fusion, names)
-    return GroupLowering(group, fusion, names, scratch).run()
+    return GroupLowering(group, fusion, names, scratch, context).run()
 
 
 def _lower_template(

@@ -40,14 +40,15 @@ class RowPlan:
 
     Attributes:
         count: number of passes. runs: the passes in which an element is computed, most often one.
-        kept: elements of the row that go through a scratch row. notes: why.
+        kept: elements of the row that go through a scratch row.
+        notes: what was not done, and why, for each value that several passes need.
     """
 
     count: int = 1
     natural: dict[Item, int] = field(default_factory=dict)
     runs: dict[Item, set[int]] = field(default_factory=dict)
     kept: dict[Item, None] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str, Node]] = field(default_factory=list)
 
 
 def plan_rows(
@@ -88,11 +89,16 @@ def plan_rows(
             free -= size
             plan.kept[item] = None
             plan.runs[item] = {first}
-            plan.notes.append(f"keep {item[0].op.name}: {costs[item]} units to compute again, {size} bytes of scratch")
+            why = f"{costs[item]} units of work an element, from {KEEP} on its {size} bytes are kept in cache"
+            plan.notes.append((f"compute {item[0].op.name} again in a later pass over the row", why, item[0]))
         else:
             plan.runs[item] = needed | {first} if item in written else needed
-            why = f"{costs[item]} units" if costs[item] < KEEP else f"{size} bytes do not fit the scratch memory"
-            plan.notes.append(f"compute {item[0].op.name} in {len(needed)} passes: {why}")
+            if len(plan.runs[item]) < 2 or not own_cost(item[0]):
+                continue
+            why = f"computing it again costs {costs[item]} units of work an element, less than a store and a load"
+            if costs[item] >= KEEP:
+                why = f"its {size} bytes do not fit the {scratch} that a kernel may keep"
+            plan.notes.append((f"keep {item[0].op.name} for {len(needed)} passes over the row", why, item[0]))
     return plan
 
 

@@ -13,7 +13,9 @@ from dataclasses import replace
 from graphc.loops.dependence import inner_statements
 from graphc.loops.ir import For, If, Kernel, Load, LoopProgram, Stmt, Store
 
-LARGE = 8 * 1024 * 1024  # bytes from which an output outlives no cache that a core can count on (measured: break-even at 4-8 MiB)
+LARGE = (
+    8 * 1024 * 1024
+)  # bytes from which an output outlives no cache that a core can count on (measured: break-even at 4-8 MiB)
 MOST = 2  # streams at once; with four, the cores' write-combining buffers are emptied half full (measured: 30% slower)
 
 
