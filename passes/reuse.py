@@ -47,6 +47,8 @@ def shape_of(group: Group, fusion: Fusion, names: Mapping[Node, str]) -> Shape:
     def operand(node: Node) -> tuple[Any, ...]:
         if node in local:
             return (local[node],)
+        if base_of(fusion.views, node) in local:  # a reshape of a member: looked through
+            return ("view", local[base_of(fusion.views, node)], node.type)
         if node.op.name == "constant" and node.ndim == 0:
             return ("literal", node.attrs["value"].tobytes(), node.dtype)
         return ("buffer", buffer(node), node.type)
