@@ -34,7 +34,7 @@ from graphc.verify import verify
 from passes import GRAPH_PIPELINE, LAYOUT, SPLIT
 from passes.fuse import SMALL, fuse
 from passes.lower import lower
-from passes.memory import plan_memory
+from passes.memory import plan_memory, timeline
 from passes.pack import pack_panels
 from passes.rows import SCRATCH
 from passes.schedule import schedule_cpu
@@ -278,7 +278,7 @@ class Program:
         return tuple(self._specialisations.values())
 
     def source(self, stage: str = "graph") -> str:
-        """Text of one level: "graph" (declared), "simplified", "loops", "llvm", "asm" or "cuda".
+        """Text of one level: "graph" (declared), "simplified", "loops", "memory" (the plan), "llvm", "asm" or "cuda".
 
         Raises:
             GraphError: no such level.
@@ -290,11 +290,13 @@ class Program:
         current = self._current()
         if stage == "loops":
             return print_program(self.loops)
+        if stage == "memory" and current.loops is not None:
+            return timeline(current.loops)
         if stage == "cuda" and self.options.target != "cuda":
             return cuda_source(current.graph, self.options)
         if stage.partition(":")[0] in ("llvm", "asm", "cuda") and current.executable is not None:
             return current.executable.source(stage)
-        raise GraphError(f"no source level {stage!r}", help="choose graph, simplified, loops, llvm, asm or cuda")
+        raise GraphError(f"no source level {stage!r}", help="choose graph, simplified, loops, memory, llvm, asm or cuda")
 
     def profile(self, repeats: int = 20, **inputs: Any) -> Profile:
         """Time every kernel on the given inputs (zeros and the variables' present values where none are given).

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from graphc.loops.ir import BufferSlot, LoopProgram
 
@@ -114,9 +115,23 @@ def plan_memory(program: LoopProgram) -> LoopProgram:
     return replace(program, buffers=buffers, arena_size=free.end)
 
 
+def live_bytes(program: LoopProgram) -> int:
+    """The most that intermediates need at once: what no plan can go below (gaps between blocks come on top)."""
+    change = [0] * (len(program.launches) + 1)
+    for life in lifetimes(program):
+        change[life.first] += life.size
+        change[life.last + 1] -= life.size
+    return max(accumulate(change), default=0)
+
+
 def timeline(program: LoopProgram) -> str:
-    """A table of the arena: offset, size and lifetime of each buffer."""
-    rows = [f"arena: {program.arena_size} bytes"]
+    """The memory plan as text: bytes by role, then offset, size and lifetime of each buffer in the arena."""
+    held: dict[str, int] = {}
+    for slot in program.buffers.values():
+        if slot.role != "arena":
+            held[slot.role] = held.get(slot.role, 0) + slot.type.nbytes
+    rows = [f"{role}s: {size} bytes" for role, size in held.items()]
+    rows.append(f"arena: {program.arena_size} bytes, of which {live_bytes(program)} are alive at once")
     for life in sorted(lifetimes(program), key=lambda x: (x.slot.offset, x.first)):
         rows.append(
             f"  {life.slot.offset:>10} + {life.size:<10} launches {life.first}..{life.last}  {life.slot.name}: {life.slot.type}"
