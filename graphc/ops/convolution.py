@@ -24,8 +24,8 @@ from graphc.errors import AttributeRuleError, DTypeError, ShapeError
 from graphc.ir import Node, Op
 from graphc.ops.broadcasting import Operand, operand_notes, promote_dtypes
 from graphc.ops.declare import Contraction, Samples, Transpose, composite, declare
-from graphc.ops.movement import flip_op, reshape
-from graphc.ops.slicing import pad_op, slice_op, spread
+from graphc.ops.movement import flip_op, reshape, transpose
+from graphc.ops.slicing import pad_op, slice_axis, slice_op, spread
 from graphc.ops.spatial import Padding, PerAxis, paddings, per_axis, reach, window_count, window_view
 from graphc.types import Dim, TensorType
 
@@ -110,16 +110,81 @@ def _convolve_transpose(g: Node, node: Node, i: int) -> Node:
     strides, dilation, flipped = node.attrs["strides"], node.attrs["dilation"], node.attrs["flip"]
     digits = sorted(c for c in xs if c.isdigit())
     if i == 0:
-        extents = tuple(x.shape[xs.index(c)] for c in digits)
-        wide = _room(g, ys, [int(w.shape[ws.index(c)]) for c in digits], extents, strides, dilation)  # type: ignore[arg-type]
-        spec = ",".join(s.translate(_SWAP_INPUT) for s in (ys, ws)) + "->" + xs.translate(_SWAP_INPUT)
-        return convolve_op(
-            wide, w, spec=spec, strides=(1,) * len(digits), dilation=dilation, size=extents, flip=not flipped
-        )
+        strided = any(stride > 1 for stride in strides)
+        if strided and all(apart == 1 for stride, apart in zip(strides, dilation, strict=True) if stride > 1):
+            return _phases(g, node)
+        return _spread_out(g, node)
     spec = ",".join(s.translate(_SWAP_KERNEL) for s in (xs, ys)) + "->" + ws.translate(_SWAP_KERNEL)
     windows = tuple(w.shape[ws.index(c)] for c in digits)
     made = convolve_op(x, g, spec=spec, strides=dilation, dilation=strides, size=windows, flip=False)
     return flip_op(made, axes=tuple(ws.index(c) for c in digits)) if flipped else made
+
+
+def _spread_out(g: Node, node: Node) -> Node:
+    """The input's gradient: the cotangent, its elements as far apart as the strides, meets the kernel turned around."""
+    x, w = node.inputs
+    xs, ws, ys = roles(node.attrs["spec"])
+    strides, dilation = node.attrs["strides"], node.attrs["dilation"]
+    digits = sorted(c for c in xs if c.isdigit())
+    extents = tuple(int(x.shape[xs.index(c)]) for c in digits)  # type: ignore[arg-type]
+    wide = _room(g, ys, [int(w.shape[ws.index(c)]) for c in digits], extents, strides, dilation)  # type: ignore[arg-type]
+    spec = ",".join(s.translate(_SWAP_INPUT) for s in (ys, ws)) + "->" + xs.translate(_SWAP_INPUT)
+    return convolve_op(
+        wide, w, spec=spec, strides=(1,) * len(digits), dilation=dilation, size=extents, flip=not node.attrs["flip"]
+    )
+
+
+def _phases(g: Node, node: Node) -> Node:
+    """The same for strides above 1, without multiplying the zeros in between.
+
+    Element s*m + r of the input meets elements r, s + r, 2s + r, ... of the kernel alone: s kernels, one a phase r, whose
+    results are channels of one convolution of stride 1, and are then put between one another (Shi et al., "Real-time single
+    image and video super-resolution using an efficient sub-pixel convolutional neural network", CVPR 2016).
+    """
+    x, w = node.inputs
+    xs, ws, ys = roles(node.attrs["spec"])
+    strides = node.attrs["strides"]
+    digits = sorted(c for c in xs if c.isdigit())
+    group = "g" if "g" in xs else ""
+    extents = [int(x.shape[xs.index(c)]) for c in digits]  # type: ignore[arg-type]
+    kernel = _phase_kernel(w, ws, strides, flip=node.attrs["flip"])
+    counts = tuple(-(-n // s) for n, s in zip(extents, strides, strict=True))
+    windows = [int(d) for d in kernel.shape[: len(digits)]]  # type: ignore[arg-type]
+    wide = _room(g, ys, windows, counts, (1,) * len(digits), node.attrs["dilation"])
+    spatial = "".join(digits)
+    spec = f"{ys.translate(_SWAP_INPUT)},{spatial}c{group}o->n{spatial}{group}o"
+    made = convolve_op(
+        wide, kernel, spec=spec, strides=(1,) * len(digits), dilation=node.attrs["dilation"], size=counts, flip=True
+    )
+    channels = x.shape[xs.index("c")]
+    cells = reshape(made, (*made.shape[:-1], *strides, channels))
+    rank, first = len(digits), len(made.shape) - 1
+    pairs = [a for d in range(rank) for a in (1 + d, first + d)]
+    order = [0, *pairs, *(range(1 + rank, first)), cells.ndim - 1]
+    sizes = tuple(n * s for n, s in zip(counts, strides, strict=True))
+    whole = reshape(transpose(cells, order), (made.shape[0], *sizes, *made.shape[1 + rank : first], channels))
+    for axis, extent in enumerate(extents, 1):
+        whole = slice_axis(whole, axis, 0, extent)
+    have = f"n{spatial}{group}c"
+    return transpose(whole, [have.index(c) for c in xs])
+
+
+def _phase_kernel(w: Node, letters: str, strides: tuple[int, ...], *, flip: bool) -> Node:
+    """Kernels of all phases: [window / stride..., o, (g), phase... and c]; what a window lacks to a multiple is zero."""
+    digits = sorted(c for c in letters if c.isdigit())
+    have = [*digits, "o", *(c for c in letters if c == "g"), "c"]
+    w = transpose(w, [letters.index(c) for c in have])
+    rank, rest = len(digits), w.shape[len(digits) :]
+    w = flip_op(w, axes=tuple(range(rank))) if flip else w
+    windows = [-(-int(k) // s) for k, s in zip(w.shape, strides, strict=False)]  # type: ignore[arg-type]
+    lacking = [n * s - int(k) for n, s, k in zip(windows, strides, w.shape, strict=False)]  # type: ignore[arg-type]
+    if any(lacking):
+        zeros = (0,) * len(rest)
+        w = pad_op(w, low=(0,) * w.ndim, high=(*lacking, *zeros), value=0)
+    w = reshape(w, (*(a for pair in zip(windows, strides, strict=True) for a in pair), *rest))
+    windowed, phases = range(0, 2 * rank, 2), range(1, 2 * rank, 2)
+    w = transpose(w, [*windowed, *range(2 * rank, w.ndim - 1), *phases, w.ndim - 1])
+    return reshape(w, (*windows, *rest[:-1], product(strides) * int(rest[-1])))  # type: ignore[arg-type]
 
 
 def _room(
