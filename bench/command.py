@@ -40,7 +40,7 @@ class Request:
     executors: Sequence[str] = ()
     threads: int | None = None
     rounds: int | None = None
-    minutes: float = 20.0
+    minutes: float = 25.0
     quick: bool = False
     tiny: bool = False
     explain: bool = False

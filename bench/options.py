@@ -25,7 +25,7 @@ def bench(
     rounds: Annotated[
         int | None, typer.Option(min=3, help="Bursts of each executor, in turn (9; 3 with --quick).")
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Start no workload after so many minutes.")] = 20.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Start no workload after so many minutes.")] = 25.0,
     quick: Annotated[bool, typer.Option("--quick", help="Shorter bursts, fewer rounds, no cold compilation.")] = False,
     tiny: Annotated[bool, typer.Option("--tiny", help="Tiny sizes, to try the benchmark itself.")] = False,
     explain: Annotated[

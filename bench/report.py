@@ -115,7 +115,7 @@ def _mark(goal: str, reached: bool | None) -> str:
 def goals_table(record: Record) -> Table:
     """All workloads: graphc, the best peer, their ratio, the goals."""
     table = Table(title="graphc's time over the best peer's", title_justify="left", title_style="bold")
-    for column, justify in zip(HEADINGS, "lrlrrrrl", strict=True):
+    for column, justify in zip(HEADINGS, "lrlrrrrrl", strict=True):
         table.add_column(
             column, justify="left" if justify == "l" else "right", no_wrap=justify == "l" and column == "workload"
         )
@@ -126,7 +126,7 @@ def goals_table(record: Record) -> Table:
     return table
 
 
-HEADINGS = ("workload", "graphc", "best peer", "its time", "ratio", "compile cold", "warm", "goal")
+HEADINGS = ("workload", "graphc", "best peer", "its time", "ratio", "compile cold", "warm", "MB, torch's", "goal")
 
 
 def summary(row: Row) -> tuple[str, ...]:
@@ -135,11 +135,18 @@ def summary(row: Row) -> tuple[str, ...]:
     ours = duration(own.median) if own and own.median is not None else own.status if own else "not run"
     return (
         row.title, ours, best[0] if best else "none", duration(best[1]) if best else "", "" if ratio is None else f"{ratio:.2f}",
-        duration(own.cold) if own else "", duration(own.warm) if own else "", verdict(row),
+        duration(own.cold) if own else "", duration(own.warm) if own else "", _memory(row), verdict(row),
     )  # fmt: skip
 
 
 CAPTION = "graphc's time over the best peer's, workload by workload, on a logarithmic axis"
+
+
+def _memory(row: Row) -> str:
+    """Peak megabytes of graphc's process, and of torch eager's."""
+    peaks = [row.results[n].peak if n in row.results else None for n in (GRAPHC, "torch eager")]
+    return ", ".join(megabytes(p) or "?" for p in peaks) if any(p is not None for p in peaks) else ""
+
 
 # --- documents -----------------------------------------------------------------------------------------------------
 
@@ -164,7 +171,7 @@ def goals_markdown(record: Record) -> str:
         cells = list(summary(row))
         cells[4] = f"**{cells[4]}**" if row.reached else cells[4]
         rows.append(cells)
-    return f"{circumstances(record)}\n\n{markdown_table(HEADINGS, rows, (1, 3, 4, 5, 6))}"
+    return f"{circumstances(record)}\n\n{markdown_table(HEADINGS, rows, (1, 3, 4, 5, 6, 7))}"
 
 
 def circumstances(record: Record) -> str:

@@ -12,7 +12,7 @@ from bench.workload import Entry
 from bench.workloads import chain, cnn, gpt, layernorm, lstm, matmul, mlp, pointwise, rnn, softmax, vae
 from graphc.errors import GraphError
 
-_FILES = (pointwise, softmax, layernorm, mlp, cnn, lstm, gpt, vae, rnn, chain, matmul)
+_FILES = (matmul, pointwise, softmax, layernorm, mlp, cnn, lstm, gpt, vae, rnn, chain)
 ENTRIES: dict[str, Entry] = {entry.name: entry for file in _FILES for entry in file.ENTRIES}
 
 
