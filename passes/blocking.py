@@ -28,9 +28,11 @@ ROWS = 512  # rows of a block whose partial sums wait in memory
 CACHED_ROWS = 144  # rows of a that stay in the second cache while strips of b pass by
 COLUMNS = 256  # columns of a packed block of b
 PARTIAL = 1024 * 1024  # bytes of partial sums
+RESULT = 10 * 1024 * 1024  # bytes of a result that is written row by row: tiles would wait for its cache lines
 FAR = 512  # bytes between rows of b from which on they are worth bringing together
 NEAR = 24 * 1024  # bytes that a block of b may span
 REUSE = 12  # rows that must read a packed strip for the copy to pay
+REUSE_TURNED = 24  # ... where b is contiguous along the depth, so that dot products need no copy
 FEW_STRIPS = 4  # strips of columns from which on copying far rows of a pays
 
 
@@ -68,11 +70,15 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
     count = prod(v.extent for v in c.rows)
     access = Access(c, strides)
     gathered = not access.contiguous(c.b, c.lane)
-    if (gathered and (count < REUSE or c.lane.extent < lanes // 2)) or c.lane.extent * 4 < lanes:
+    dot = all(access.contiguous(operand, c.contracted[-1]) for operand in (c.a, c.b))
+    narrow = c.lane.extent < lanes // 2 if gathered else c.lane.extent * 4 < lanes
+    if narrow or (gathered and dot and count < REUSE_TURNED):
         return None
     ragged = c.lane.extent % lanes != 0
     strips = -(-c.lane.extent // width)
-    pack_b = gathered or (count >= REUSE and (ragged or not c.b.plain or access.far(c.b, c.contracted, c.depth)))
+    pack_b = gathered or (
+        count >= REUSE and (ragged or not c.b.plain or (strips > 1 and access.far(c.b, c.contracted, c.depth)))
+    )
     pack_a = _pack_a(c, access, strips)
     threads = strides.machine.threads if work >= threshold else 1
     streams = count < REUSE and not pack_b
@@ -81,10 +87,12 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
     outer, inner = _depth_blocks(c, limit, parallel if pieces > 1 else None, pieces)
     room = prod(v.extent for v in c.rows[:-1]) * max(s.size for s in rows) * max(s.size for s in columns)
     small = room * c.accumulator.dtype.itemsize <= PARTIAL
-    if parallel in c.rows[:-1] or (
-        pieces == 1 and not (small and (strips > 1 and c.depth >= 4 * limit if streams else c.depth > limit))
-    ):
+    large = c.lane.extent * count * c.accumulator.dtype.itemsize >= RESULT
+    deep = strips > 1 and c.depth >= 4 * limit if streams else c.depth > limit
+    if pieces == 1 and (parallel in c.rows[:-1] or not small or not (deep or large)):
         outer, inner = (), c.contracted
+    elif not outer:
+        outer = ((c.contracted[0], (Segment(0, 1, c.contracted[0].extent),)),)
     return Blocking(height, width, rows, columns, outer, inner, CACHED_ROWS, pack_a, pack_b, parallel, pieces)
 
 

@@ -106,7 +106,9 @@ class _Fuser:
                 return all(i.op.is_source or self.is_stored(i) or self.is_free(i) for i in node.inputs)
             case declare.Elementwise():
                 return self.cost[node] <= 2 and all(
-                    i.op.is_source or self.is_stored(i) or (isinstance(i.op.lowering, declare.Movement) and self.is_free(i))
+                    i.op.is_source
+                    or self.is_stored(i)
+                    or (isinstance(i.op.lowering, declare.Movement) and self.is_free(i))
                     for i in node.inputs
                 )
         return False

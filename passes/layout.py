@@ -1,9 +1,9 @@
-"""Layout: give every contraction operands that can be read along their rows, and every output memory of its own.
+"""Layout: let every contraction read its operands where they lie, and give every output memory of its own.
 
 What enters: a primitive graph with static shapes. What leaves: the same, where
 
-- ``matmul(a, b, transpose_b=True)`` reads an explicit transpose of ``b`` when the product is large enough to pay for the
-  copy: vectors then run along the rows of the second operand (its columns would need gathers);
+- ``matmul(transpose(a), b)`` reads ``a`` itself, through its ``transpose_a`` flag (the target's schedule copies what it must,
+  block by block, into panels);
 - an output or update that *is* an input, a variable or another output is a copy of it, so that no two results share memory
   and none aliases an input.
 """
@@ -16,28 +16,15 @@ from graphc import provenance
 from graphc.ir import REGISTRY, Graph, Node
 from graphc.rewrite import Context
 
-ROWS_TO_PAY = 4  # rows of a that share one transpose of b
-
 
 def layout(graph: Graph, context: Context) -> Graph:
-    """Explicit transposes for contractions, explicit copies for aliased results."""
-    return separate_results(graph.transform(lambda n, i: _row_major_operands(n, i, context)), context)
+    """Transposes absorbed by contractions, explicit copies for aliased results."""
+    return separate_results(graph.transform(lambda n, i: _flagged_operands(n, i, context)), context)
 
 
-def _row_major_operands(node: Node, inputs: tuple[Node, ...], context: Context) -> Node:
+def _flagged_operands(node: Node, inputs: tuple[Node, ...], context: Context) -> Node:
     fresh = node.with_inputs(inputs)
-    if node.op.name != "matmul":
-        return fresh
-    fresh = _absorb_transposes(fresh, context)
-    if not fresh.attrs["transpose_b"] or node.type.static_shape[-2] < ROWS_TO_PAY:
-        return fresh
-    a, b = fresh.inputs
-    axes = (*range(b.ndim - 2), b.ndim - 1, b.ndim - 2)
-    with provenance.deriving("layout", "transpose operand", parents=(node,), source=node.source, primal=node.primal):
-        turned = REGISTRY["transpose"](b, axes=axes)
-        made = node.op(a, turned, transpose_a=fresh.attrs["transpose_a"], transpose_b=False)
-    context.fire("transpose the second operand once", (node,), made)
-    return made
+    return _absorb_transposes(fresh, context) if fresh.op.name == "matmul" else fresh
 
 
 def _absorb_transposes(node: Node, context: Context) -> Node:

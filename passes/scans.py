@@ -47,7 +47,9 @@ def scan_vjp(ct: Node, node: Node, wanted: set[int]) -> list[Node | None]:
     saved, again = _saved(grads, body, carries, sequences)
     full = _saving(node, saved)
     places = {v: placeholder(v.type, f"saved{k}") for k, v in enumerate(saved)}
-    elements = {k: placeholder(inputs[k].type, f"x{k}") for k in range(carries, carries + sequences) if inputs[k] in again}
+    elements = {
+        k: placeholder(inputs[k].type, f"x{k}") for k in range(carries, carries + sequences) if inputs[k] in again
+    }
     mapping = {**places, **{inputs[k]: x for k, x in elements.items()}}
     mapping |= {inputs[k]: node.inputs[k] for k in range(carries + sequences, len(inputs))}  # constants, from outside
     made = substitute(grads, mapping)
@@ -122,7 +124,9 @@ def _saving(node: Node, saved: Sequence[Node]) -> Node:
     body = node.attrs["body"]
     names = {f"saved{len(body.outputs) + k}": v for k, v in enumerate(saved)}
     attrs = {k: v for k, v in node.attrs.items() if k != "tangents"}
-    return make(scan_op, node.inputs, {**attrs, "body": Graph(body.name, {**body.outputs, **names}, {}, body.declared_inputs)})
+    return make(
+        scan_op, node.inputs, {**attrs, "body": Graph(body.name, {**body.outputs, **names}, {}, body.declared_inputs)}
+    )
 
 
 def scan_jvp(tangents: tuple[Node | None, ...], node: Node) -> Node:
@@ -187,7 +191,15 @@ def merge_scans(graph: Graph) -> Graph:
                 carries, index = scan.attrs["carries"], node.attrs["index"]
                 value = list(node.inputs[0].attrs["body"].outputs.values())[index]
                 made = scan_result(scan, index if index < carries else places[value])
-                return Node(made.op, made.inputs, made.attrs, made.type, name=node.name, source=node.source, origins=node.origins)
+                return Node(
+                    made.op,
+                    made.inputs,
+                    made.attrs,
+                    made.type,
+                    name=node.name,
+                    source=node.source,
+                    origins=node.origins,
+                )
         return node.with_inputs(inputs)
 
     return graph.transform(visit)
@@ -196,7 +208,15 @@ def merge_scans(graph: Graph) -> Graph:
 def _same_loop(node: Node) -> tuple[object, ...]:
     body, carries, sequences = _parts(node)
     outs = list(body.outputs.values())[:carries]
-    return (node.inputs, body.declared_inputs, tuple(outs), carries, sequences, node.attrs["length"], node.attrs["reverse"])
+    return (
+        node.inputs,
+        body.declared_inputs,
+        tuple(outs),
+        carries,
+        sequences,
+        node.attrs["length"],
+        node.attrs["reverse"],
+    )
 
 
 def _union(group: Sequence[Node], inputs: tuple[Node, ...]) -> tuple[Node, dict[Node, int]]:
@@ -214,5 +234,3 @@ def _union(group: Sequence[Node], inputs: tuple[Node, ...]) -> tuple[Node, dict[
     origins = tuple(dict.fromkeys(o for n in group for o in n.origins))
     made = Node(scan_op, inputs, attrs, first.type, name=first.name, source=first.source, origins=origins)
     return made, stacks
-
-
