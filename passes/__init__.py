@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from graphc.ir import Graph
 from graphc.rewrite import Pass, Pipeline
 from passes.cse import cse
 from passes.dce import dce
 from passes.expand import expand
 from passes.fold import fold
 from passes.layout import layout
+from passes.motion import loops
 from passes.simplify import EXACT, simplify
 from passes.split import split
 from passes.stabilise import stabilise
@@ -22,11 +24,26 @@ GRAPH_PIPELINE = Pipeline(
         Pass("dce", dce, why="last, so that nothing dead is lowered"),
     )
 )
+
+
+def _body(graph: Graph) -> Graph:
+    """A loop's body through the same passes, inner loops first."""
+    return LOOPS.run(GRAPH_PIPELINE.run(graph, check="off"), check="off")
+
+
+LOOPS = Pipeline(
+    (
+        Pass(
+            "loops", lambda graph, context: loops(graph, context, _body, lambda body: LAYOUT.run(body, check="off")),
+            why="after simplification, which makes products of the steps look alike; what it takes out is simplified again",
+        ),
+    )
+)  # fmt: skip
 LAYOUT = Pipeline((Pass("layout", layout, why="turns what fusion reads into what vectors can read"),))
 SPLIT = Pipeline((Pass("split", split, why="after layout: it must not move what a kernel accumulates on its way"),))
 
 PASSES: dict[str, Pass] = {
-    each.name: each for each in (*GRAPH_PIPELINE.passes, *LAYOUT.passes, *SPLIT.passes)
+    each.name: each for each in (*GRAPH_PIPELINE.passes, *LOOPS.passes, *LAYOUT.passes, *SPLIT.passes)
 }  # by name, for `graphc opt`
 
-__all__ = ["EXACT", "GRAPH_PIPELINE", "LAYOUT", "PASSES", "SPLIT"]
+__all__ = ["EXACT", "GRAPH_PIPELINE", "LAYOUT", "LOOPS", "PASSES", "SPLIT"]
