@@ -31,12 +31,13 @@ from graphc.parallelism import default_threads
 from graphc.specialise import specialise
 from graphc.trace import Observer, Stage, Trace
 from graphc.verify import verify
-from passes import GRAPH_PIPELINE, LAYOUT, SPLIT
+from passes import GRAPH_PIPELINE, LAYOUT, LOOPS, SPLIT
 from passes.fuse import SMALL, fuse
 from passes.lower import lower
 from passes.memory import plan_memory, timeline
 from passes.pack import pack_panels
 from passes.rows import SCRATCH
+from passes.scans import merge_scans
 from passes.schedule import schedule_cpu
 from passes.stream import stream_outputs
 
@@ -224,7 +225,7 @@ class Program:
     def _compile(self, sizes: dict[str, int]) -> Specialisation:
         start = perf_counter()
         trace = Trace(observers=list(self._observers))
-        graph = specialise(self.graph, sizes)
+        graph = specialise(merge_scans(self.graph), sizes)
         trace.add(Stage("declared", graph, perf_counter() - start, len(graph), len(graph)))
         made = Specialisation(sizes, graph, trace, self._reason(sizes))
         made.types = {n.name: (n.dtype.numpy, n.type.static_shape) for n in graph.inputs}
@@ -408,6 +409,9 @@ def optimise(graph: Graph, trace: Trace, *, check: Check = "verify") -> Graph:
 def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
     """Everything between a static graph and plain loops: optimise, lay out, fuse, lower, plan memory."""
     graph = optimise(graph, trace, check=options.check)
+    if any(node.op.name == "scan" for node in graph.nodes):
+        graph = LOOPS.run(graph, check=options.check, trace=trace)
+        graph = optimise(graph, trace, check=options.check)
     graph = LAYOUT.run(graph, check=options.check, trace=trace)
     if options.target == "cpu":
         graph = SPLIT.run(graph, check=options.check, trace=trace)

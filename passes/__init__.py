@@ -31,6 +31,7 @@ def _body(graph: Graph) -> Graph:
     return LOOPS.run(GRAPH_PIPELINE.run(graph, check="off"), check="off")
 
 
+LAYOUT = Pipeline((Pass("layout", layout, why="turns what fusion reads into what vectors can read"),))
 LOOPS = Pipeline(
     (
         Pass(
@@ -39,7 +40,6 @@ LOOPS = Pipeline(
         ),
     )
 )  # fmt: skip
-LAYOUT = Pipeline((Pass("layout", layout, why="turns what fusion reads into what vectors can read"),))
 SPLIT = Pipeline((Pass("split", split, why="after layout: it must not move what a kernel accumulates on its way"),))
 
 PASSES: dict[str, Pass] = {

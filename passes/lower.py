@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from graphc.ir import Node
+from graphc.ir import Graph, Node
 from graphc.loops import ir
 from graphc.ops import declare
 from graphc.rewrite import Context
 from passes.access import identity_index, loop_variables
-from passes.groups import Fusion, Group
+from passes.fuse import fuse
+from passes.groups import Fusion, Group, base_of
 from passes.kernels import GroupLowering
 from passes.reuse import shape_of
 from passes.rows import SCRATCH
@@ -35,43 +36,152 @@ def lower(fusion: Fusion, context: Context | None = None, *, scratch: int = SCRA
         CompileError: a node has no lowering.
     """
     slots = _Buffers(fusion)
-    kernels: dict[str, ir.Kernel] = {}
-    names: dict[object, str] = {}
-    launches: list[ir.Launch] = []
-    sites: list[Site] = []
-    known: dict[object, tuple[str, tuple[int, ...], tuple[tuple[int, int], ...]]] = {}
-    for group in fusion.groups:
-        shape = shape_of(group, fusion, slots.names)
-        if shape.key not in known:
-            kernel, buffers, found = lower_group(group, fusion, slots.names, scratch, context)
-            name = names.setdefault(kernel.key(), f"k{len(kernels)}_{_label(group)}")
-            if name not in kernels:
-                kernels[name] = replace(kernel, name=name, nodes=shape.nodes)
-            places = tuple(shape.buffers.index(b) for b in buffers)
-            known[shape.key] = (name, places, tuple((shape.nodes.index(s.node), s.extent) for s in found))
-        name, places, guards = known[shape.key]
-        launches.append(ir.Launch(name, tuple(shape.buffers[p] for p in places), len(sites), shape.nodes))
-        sites.extend(Site(shape.nodes[node], extent) for node, extent in guards)
-    for kernel, buffers in _late_updates(fusion, slots.names):
-        name = names.setdefault(kernel.key(), f"k{len(kernels)}_copy")
-        kernels.setdefault(name, replace(kernel, name=name))
-        launches.append(ir.Launch(name, buffers, nodes=kernel.nodes))
-    return ir.LoopProgram(fusion.graph.name, slots.slots, kernels, tuple(launches), 0, tuple(sites))
-
-
-def _late_updates(fusion: Fusion, names: Mapping[Node, str]) -> list[tuple[ir.Kernel, tuple[str, ...]]]:
-    """Copies of new values into variables that could not be overwritten while their old value was still read."""
-    copies: list[tuple[ir.Kernel, tuple[str, ...]]] = []
+    kernels = Kernels(slots, scratch, context)
+    launches = [launch for group in fusion.groups for launch in group_launches(group, fusion, slots.names, kernels)]
     for parameter, value in fusion.graph.updates.items():
-        if names[value] == names[parameter]:
-            continue
+        if slots.names[value] != slots.names[parameter]:  # its old value was still read: it could not be overwritten
+            launches.append(kernels.copy(value, slots.names[value], slots.names[parameter]))
+    return ir.LoopProgram(fusion.graph.name, slots.slots, kernels.made, tuple(launches), 0, tuple(kernels.sites))
+
+
+def group_launches(group: Group, fusion: Fusion, names: Mapping[Node, str], kernels: Kernels) -> list[ir.Launch]:
+    """What runs a group: one launch, or for a loop those of all its steps; the loop's results have no group of work."""
+    if group.template == "scan":
+        return loop_launches(group.roots[0], fusion, names, kernels)
+    return [] if group.template == "scan_result" else [kernels.launch(group, fusion, names)]
+
+
+class Kernels:
+    """The kernels of a program, each once, however many groups ask for it; and the guards of all launches."""
+
+    def __init__(self, slots: _Buffers, scratch: int, context: Context | None) -> None:
+        self.slots = slots
+        self.scratch = scratch
+        self.context = context
+        self.made: dict[str, ir.Kernel] = {}
+        self.sites: list[Site] = []
+        self.names: dict[object, str] = {}
+        self.known: dict[object, tuple[str, tuple[int, ...], tuple[tuple[int, int], ...]]] = {}
+
+    def launch(self, group: Group, fusion: Fusion, names: Mapping[Node, str]) -> ir.Launch:
+        """The launch of a group on buffers named by ``names``."""
+        shape = shape_of(group, fusion, names)
+        if shape.key not in self.known:
+            kernel, buffers, found = lower_group(group, fusion, names, self.scratch, self.context)
+            name = self.add(kernel, _label(group), shape.nodes)
+            places = tuple(shape.buffers.index(b) for b in buffers)
+            self.known[shape.key] = (name, places, tuple((shape.nodes.index(s.node), s.extent) for s in found))
+        name, places, guards = self.known[shape.key]
+        launch = ir.Launch(name, tuple(shape.buffers[p] for p in places), len(self.sites), shape.nodes)
+        self.sites.extend(Site(shape.nodes[node], extent) for node, extent in guards)
+        return launch
+
+    def add(self, kernel: ir.Kernel, label: str, nodes: tuple[Node, ...]) -> str:
+        """The name of a kernel, which is kept if it is new."""
+        name = self.names.setdefault(kernel.key(), f"k{len(self.made)}_{label}")
+        if name not in self.made:
+            self.made[name] = replace(kernel, name=name, nodes=nodes)
+        return name
+
+    def copy(self, value: Node, source: str, target: str) -> ir.Launch:
+        """A launch that copies one buffer to another of the same type."""
         variables = loop_variables(value.type.static_shape)
         index = identity_index(variables, len(variables))
         looped = tuple(v for v in variables if v.extent != 1)
         body = nest(looped, (ir.Load("v0", "b0", index, value.dtype), ir.Store("b1", index, "v0")))
         params = (ir.Buffer("b0", value.type, "in"), ir.Buffer("b1", value.type, "out"))
-        copies.append((ir.Kernel("", params, body, (value,)), (names[value], names[parameter])))
-    return copies
+        name = self.add(ir.Kernel("", params, body, (value,)), "copy", (value,))
+        return ir.Launch(name, (source, target), nodes=(value,))
+
+
+# --- loops ---------------------------------------------------------------------------------------------------------
+
+
+def loop_launches(node: Node, fusion: Fusion, names: Mapping[Node, str], kernels: Kernels) -> list[ir.Launch]:
+    """The launches of all steps of a scan: those of its body, each on its step's part of the sequences and stacks.
+
+    Carried values alternate between two buffers; the first step reads their first values where they are, and the last
+    one writes the results. Nothing is copied from step to step.
+    """
+    body, length, carries = node.attrs["body"], int(node.attrs["length"]), node.attrs["carries"]
+    results = {
+        n.attrs["index"]: names[n] for n in fusion.graph.users[node] if n.op.name == "scan_result" and n in names
+    }  # fmt: skip
+    given = [names[base_of(fusion.views, i)] for i in node.inputs]
+    steps = _Steps(body, given, carries, node.attrs["sequences"], results, kernels)
+    if length == 0:
+        outs = list(body.outputs.values())
+        return [kernels.copy(outs[k], given[k], target) for k, target in results.items() if k < carries]
+    inner = fuse(body, kernels.context)
+    local = steps.names(inner)
+    launches = [launch for group in inner.groups for launch in group_launches(group, inner, local, kernels)]
+    order = reversed(range(length)) if node.attrs["reverse"] else range(length)
+    return [steps.place(launch, step, t, length) for step, t in enumerate(order) for launch in launches]
+
+
+class _Steps:
+    """Where the buffers of a loop's body are in each step."""
+
+    def __init__(
+        self, body: Graph, given: list[str], carries: int, sequences: int, results: Mapping[int, str], kernels: Kernels
+    ) -> None:
+        self.body = body
+        self.given = given
+        self.carries = carries
+        self.sequences = sequences
+        self.results = results
+        self.slots = kernels.slots
+        self.prefix = f"loop{len(self.slots.slots)}"
+        self.moving: dict[str, tuple[str, int]] = {}  # name in the body -> what it is, and its number
+        self.spare: dict[int, tuple[str, str]] = {}
+
+    def names(self, fusion: Fusion) -> dict[Node, str]:
+        """A name for each value of the body: of a buffer, or of something that moves from step to step."""
+        found: dict[Node, str] = {}
+        for k, node in enumerate(self.body.declared_inputs):
+            kind = "in" if k < self.carries else "x" if k < self.carries + self.sequences else ""
+            found[node] = self.name(kind, k) if kind else self.given[k]
+        for k, node in enumerate(self.body.outputs.values()):
+            found[node] = self.name("out" if k < self.carries else "y", k)
+            if k < self.carries or k not in self.results:
+                self.spare[k] = (self.slots.scratch(node), self.slots.scratch(node))
+        for node in fusion.graph.nodes:
+            if node.op.name == "constant" and node.ndim > 0:
+                found[node] = self.slots.constant(node)
+        for group in fusion.groups:
+            for root in group.stored:
+                if root not in found:
+                    found[root] = self.slots.scratch(root)
+        return found
+
+    def name(self, kind: str, k: int) -> str:
+        name = f"{self.prefix}.{kind}{k}"
+        self.moving[name] = (kind, k)
+        return name
+
+    def place(self, launch: ir.Launch, step: int, t: int, length: int) -> ir.Launch:
+        """The launch of one step, ``t`` being the place in the sequences."""
+        placed = [self.where(name, step, t, length) for name in launch.buffers]
+        inner = launch.offsets or (0,) * len(placed)
+        offsets = tuple(a + b for (_, a), b in zip(placed, inner, strict=True))
+        return replace(launch, buffers=tuple(name for name, _ in placed), offsets=offsets)
+
+    def where(self, name: str, step: int, t: int, length: int) -> tuple[str, int]:
+        """The buffer, and the byte in it, that a name of the body stands for in one step."""
+        if name not in self.moving:
+            return name, 0
+        kind, k = self.moving[name]
+        match kind:
+            case "in":
+                return (self.given[k], 0) if step == 0 else (self.spare[k][(step - 1) % 2], 0)
+            case "x":
+                return self.given[k], t * self.body.declared_inputs[k].type.nbytes
+            case "out":
+                last = step == length - 1 and k in self.results
+                return (self.results[k], 0) if last else (self.spare[k][step % 2], 0)
+        if k not in self.results:
+            return self.spare[k][0], 0
+        return self.results[k], t * list(self.body.outputs.values())[k].type.nbytes
 
 
 def _label(group: Group) -> str:
@@ -106,11 +216,22 @@ class _Buffers:
             self.add(node, f"out.{name}", "output")
         for node in graph.nodes:
             if node.op.name == "constant" and node.ndim > 0:
-                self.add(node, f"const{len(self.slots)}", "constant", data=node.attrs["value"])
+                self.constant(node)
         for group in fusion.groups:
             for root in group.stored:
                 if root not in self.names:
-                    self.add(root, f"t{len(self.slots)}", "arena")
+                    self.scratch(root)
+
+    def constant(self, node: Node) -> str:
+        """A buffer for a constant's data."""
+        if node not in self.names:
+            self.add(node, f"const{len(self.slots)}", "constant", data=node.attrs["value"])
+        return self.names[node]
+
+    def scratch(self, node: Node) -> str:
+        """A buffer of a node's type in the arena."""
+        self.add(node, f"t{len(self.slots)}", "arena")
+        return f"t{len(self.slots) - 1}"
 
     def add(self, node: Node, name: str, role: str, **fields: object) -> None:
         self.slots[name] = ir.BufferSlot(name, node.type, role, nodes=(node,), **fields)  # type: ignore[arg-type]

@@ -113,7 +113,9 @@ class _Loop:
     @property
     def stacked(self) -> list[Node]:
         """The values of each step that must be stacked, each once."""
-        wanted = [*self.stacks.values(), *(v for _, v in self.delayed.values()), *(v for _, terms in self.totals.values() for t in terms for v in t.reads)]
+        rows = [v for _, v in self.delayed.values()]
+        parts = [v for _, terms in self.totals.values() for t in terms for v in t.reads]
+        wanted = [*self.stacks.values(), *rows, *parts]
         return [v for v in dict.fromkeys(wanted) if v not in self.series]
 
     @property

@@ -32,6 +32,7 @@ array([ 3., 12.], dtype=float32)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -152,7 +153,7 @@ def run_program(
     for launch in program.launches:
         kernel = program.kernels[launch.kernel]
         views = {
-            p.name: memory[b].reshape(p.shape) for p, b in zip(kernel.params, launch.buffers, strict=True)
+            p.name: _part(memory[b], offset, p.shape) for p, (b, offset) in zip(kernel.params, launch.placed(), strict=True)
         }  # C-contiguous: views, never copies
         status = execute(kernel, views, order=order)
         if status:
@@ -161,6 +162,12 @@ def run_program(
         {s.name: memory[s.name] for s in program.role("output")},
         {s.name: memory[s.name] for s in program.role("parameter")},
     )
+
+
+def _part(buffer: Array, offset: int, shape: tuple[int, ...]) -> Array:
+    """The part of a buffer that a launch runs on, as a view."""
+    first = offset // buffer.itemsize
+    return buffer.reshape(-1)[first : first + math.prod(shape)].reshape(shape)
 
 
 def _arena_view(program: LoopProgram, arena: Array, name: str) -> Array:

@@ -318,13 +318,19 @@ class Launch:
     """Run a kernel on buffers, positionally. ``sites`` maps the kernel's guard sites to entries of ``Program.sites``.
 
     ``nodes`` are the graph nodes that this launch computes, by age, as the kernel's are: launches that share a kernel
-    still lead back to lines of their own.
+    still lead back to lines of their own. ``offsets`` are bytes into each buffer (none: all 0): a step of a loop runs
+    on its own part of a sequence, one launch a step.
     """
 
     kernel: str
     buffers: tuple[str, ...]
     site_base: int = 0
     nodes: tuple[Any, ...] = field(default=(), compare=False)
+    offsets: tuple[int, ...] = ()
+
+    def placed(self) -> tuple[tuple[str, int], ...]:
+        """Buffers with their offsets in bytes."""
+        return tuple(zip(self.buffers, self.offsets or (0,) * len(self.buffers), strict=True))
 
 
 @dataclass(frozen=True)

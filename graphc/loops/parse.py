@@ -419,10 +419,17 @@ class _Parser:
             target = self.word()
             self.expect("(")
             buffers: list[str] = []
+            offsets: list[int] = []
             while not self.accept(")"):
                 buffers.append(self.word())
+                offsets.append(self.integer() if self.accept("+") else 0)
                 self.accept(",")
-            launches.append(Launch(target, tuple(buffers), self.integer() if self.accept("site") else 0))
+            site = self.integer() if self.accept("site") else 0
+            shape = kernels[target].params if target in kernels else ()
+            whole = not any(offsets) and all(
+                b in slots and slots[b].type.nbytes == p.type.nbytes for b, p in zip(buffers, shape, strict=False)
+            )
+            launches.append(Launch(target, tuple(buffers), site, offsets=() if whole else tuple(offsets)))
         self.expect("}")
         return LoopProgram(name, slots, kernels, tuple(launches), arena)
 

@@ -169,7 +169,8 @@ def _data(data: Any) -> str:
 
 def _launch(launch: Launch) -> str:
     site = f" site {launch.site_base}" if launch.site_base else ""
-    return f"launch {launch.kernel}({', '.join(launch.buffers)}){site}"
+    given = ", ".join(f"{name} + {offset}" if offset else name for name, offset in launch.placed())
+    return f"launch {launch.kernel}({given}){site}"
 
 
 def print_program(program: LoopProgram) -> str:

@@ -93,11 +93,16 @@ def verify_program(program: LoopProgram) -> None:
             raise VerifyError(
                 f"launch {launch.kernel}: {len(launch.buffers)} buffers for {len(kernel.params)} parameters"
             )
-        for param, name in zip(kernel.params, launch.buffers, strict=True):
+        for param, (name, offset) in zip(kernel.params, launch.placed(), strict=True):
             slot_ = program.buffers.get(name)
             if slot_ is None:
                 raise VerifyError(f"launch {launch.kernel}: no buffer {name}")
-            if slot_.type.dtype != param.dtype or prod(slot_.type.static_shape) != prod(param.shape):
+            if launch.offsets:
+                if slot_.type.dtype != param.dtype or not 0 <= offset <= slot_.type.nbytes - param.type.nbytes:
+                    raise VerifyError(
+                        f"launch {launch.kernel}: {name} is {slot_.type}, {param.name} wants {param.type} at byte {offset}"
+                    )
+            elif slot_.type.dtype != param.dtype or prod(slot_.type.static_shape) != prod(param.shape):
                 raise VerifyError(f"launch {launch.kernel}: {name} is {slot_.type}, {param.name} wants {param.type}")
             if param.access != "in" and slot_.role in ("input", "constant"):
                 raise VerifyError(f"launch {launch.kernel}: writes {slot_.role} {name} through {param.name}")

@@ -168,3 +168,67 @@ def test_mistakes_name_the_line(call: Any, error: type[GraphError], words: str) 
     with pytest.raises(error, match=words) as caught:
         call(ops.input("x", (3,)))
     assert caught.value.source is not None and caught.value.source.file.endswith("test_scan.py")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_machine_code_agrees(reverse: bool, threads: int) -> None:
+    v = values()
+    loss = looped(v, reverse)
+    outputs = {"loss": loss, **dict(zip(v, graphc.grad(loss, wrt=list(v.values())), strict=True))}
+    want = run(outputs)
+    program = graphc.compile(outputs, cache=False, threads=threads, check="every-pass")
+    for _ in range(2):
+        got = program(**ARRAYS)
+        for name, value in want.items():
+            np.testing.assert_allclose(got[name], value, rtol=1e-9, atol=1e-11, err_msg=name)
+
+
+def test_products_leave_the_loop() -> None:
+    v = values()
+    loss = looped(v)
+    outputs = {"loss": loss, **dict(zip(v, graphc.grad(loss, wrt=list(v.values())), strict=True))}
+    program = graphc.compile(outputs, cache=False)
+    moved = [f.rule for f in program.trace.stage("loops").firings]
+    assert sum("before the loop" in rule for rule in moved) >= 1  # x @ u of all steps
+    assert sum("a sum over all 4 steps, after the loop" in rule for rule in moved) >= 2  # the gradients of w and u
+    assert sum("steps at once, after the loop" in rule for rule in moved) >= 1  # the gradient of xs
+    kernels = program.loops.kernels.values()
+    assert len(kernels) < len(program.loops.launches)
+
+
+def test_loops_of_no_and_one_step_and_in_loops() -> None:
+    for length in (0, 1, 2):
+        xs = ops.input("xs", (length, 3))
+        last, ys = graphc.scan(lambda c, x: (c * 0.5 + x, ops.exp(c)), ops.input("c", (3,)), xs)
+        arrays = {"xs": RNG.normal(size=(length, 3)).astype(np.float32), "c": np.float32([1, 2, 3])}
+        program = graphc.compile({"last": last, "ys": ys}, cache=False)
+        want = graphc.compile({"last": last, "ys": ys}, target="interpreter")(**arrays)
+        for name, value in program(**arrays).items():
+            np.testing.assert_allclose(value, want[name], rtol=1e-6)
+
+    def row(total: Node, xs: Node) -> tuple[Node, Node]:
+        inner, _ = graphc.scan(lambda c, x: (c * 0.5 + x * total, None), ops.zeros((2,)), xs)
+        return total + inner, inner
+
+    x = ops.input("x", (3, 4, 2))
+    last, inners = graphc.scan(row, ops.ones((2,)), x)
+    outputs = {"last": last, "inners": inners, "dx": graphc.grad(ops.sum(last * last), wrt=x)}
+    arrays = {"x": RNG.normal(size=(3, 4, 2)).astype(np.float32)}
+    want = graphc.compile(outputs, target="interpreter")(**arrays)
+    for name, value in graphc.compile(outputs, cache=False)(**arrays).items():
+        np.testing.assert_allclose(value, want[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_carry_that_is_also_a_result_and_one_that_passes_through() -> None:
+    def step(c: tuple[Node, Node], x: Node) -> tuple[Any, Any]:
+        a, b = c
+        return (b, a + x), (a, b, x)
+
+    start = (ops.input("a", (2,)), ops.input("b", (2,)))
+    (a, b), (u, v, w) = graphc.scan(step, start, ops.input("xs", (5, 2)), reverse=True)
+    outputs = {"a": a, "b": b, "u": u, "v": v, "w": w}
+    arrays = {"a": np.float32([1, 2]), "b": np.float32([3, 4]), "xs": RNG.normal(size=(5, 2)).astype(np.float32)}
+    want = graphc.compile(outputs, target="interpreter")(**arrays)
+    for name, value in graphc.compile(outputs, cache=False)(**arrays).items():
+        np.testing.assert_allclose(value, want[name], rtol=1e-6, err_msg=name)

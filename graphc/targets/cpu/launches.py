@@ -51,8 +51,9 @@ def launch_list(program: LoopProgram) -> np.ndarray:
     words: list[int] = []
     for number, launch in enumerate(program.launches):
         words += (numbers[launch.kernel], _ROW_HEAD + 2 * len(launch.buffers), number, launch.site_base)
-        for buffer in launch.buffers:
-            words += refs[buffer]
+        for buffer, more in launch.placed():
+            cell, offset = refs[buffer]
+            words += (cell, offset + more)
     return np.array([*words, -1], np.int64)
 
 
@@ -60,8 +61,10 @@ def listing(program: LoopProgram) -> str:
     """The launches as LLVM comments, for readers of the text."""
     rows = []
     for launch in program.launches:
-        slots = (program.buffers[b] for b in launch.buffers)
-        shown = (f"arena+{s.offset}" if s.role == "arena" else s.name for s in slots)
+        placed = [(program.buffers[b], more) for b, more in launch.placed()]
+        shown = (
+            f"arena+{s.offset + more}" if s.role == "arena" else f"{s.name}+{more}" if more else s.name for s, more in placed
+        )
         rows.append(f"; {launch.kernel}({', '.join(shown)})")
     return "\n".join(["; launches:", *rows, ""])
 
