@@ -291,3 +291,25 @@ def test_a_small_net_learns_on_every_target() -> None:
         results[target] = compile(outputs, target=target)(image=images, label=labels)
     for name, expected in results["interpreter"].items():
         np.testing.assert_allclose(results["cpu"][name], expected, rtol=2e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_threads_share_a_convolution_and_agree(batch: int, strides: int) -> None:
+    """Work enough for threads: forward and both gradients, float32, within a bound that grows as the root of the sum's length."""
+    xs, ws = (batch, 33, 30, 17), (3, 3, 17, 40)
+    x, w = ops.input("x", xs), ops.input("w", ws)
+    y = ops.conv2d(x, w, strides=strides, padding=1)
+    g = ops.input("g", y.shape)
+    dx, dw = graphc.vjp(y, [x, w], g)
+    feeds = {n.name: RNG.normal(size=n.shape).astype(np.float32) for n in (x, w, g)}
+    outputs = {"y": y, "dx": dx, "dw": dw}
+    want = compile(outputs, target="interpreter")(**feeds)
+    depth = {"y": 9 * 17, "dx": 9 * 40, "dw": batch * y.shape[1] * y.shape[2]}
+    for threads in (1, 2, 3):
+        program = compile(outputs, target="cpu", threads=threads)
+        got, again = program(**feeds), program(**feeds)
+        for name, value in got.items():
+            scale = float(np.abs(want[name]).max())
+            assert np.abs(value - want[name]).max() <= 8 * 2.0**-23 * np.sqrt(depth[name]) * scale, (name, threads)
+            np.testing.assert_array_equal(value, again[name])
