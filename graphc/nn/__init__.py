@@ -17,11 +17,15 @@ from graphc.nn.convolution import AvgPool2D, Conv1D, Conv2D, GlobalAvgPool2D, Ma
 from graphc.nn.layer import Layer
 from graphc.nn.layers import ACTIVATIONS, Activation, Dense, Dropout, Flatten, Lambda, Sequential
 from graphc.nn.phase import phase, training_step, with_phase
+from graphc.nn.recurrent import GRU, LSTM, RNN
 from graphc.nn.transformer import GPT, Embedding, LayerNorm, MultiHeadAttention, TransformerBlock
 
 __all__ = [
     "ACTIVATIONS",
     "GPT",
+    "GRU",
+    "LSTM",
+    "RNN",
     "Activation",
     "AvgPool2D",
     "Conv1D",
