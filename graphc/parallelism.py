@@ -20,7 +20,7 @@ from typing import overload
 
 from graphc.errors import GraphError
 
-__all__ = ["default_threads", "threads"]
+__all__ = ["available_cpus", "default_threads", "threads"]
 
 MAX_THREADS = 1024
 _chosen: int | None = None
@@ -81,4 +81,15 @@ def default_threads() -> int:
     wanted = os.environ.get("GRAPHC_THREADS", "")
     if wanted.isdigit() and 0 < int(wanted) <= MAX_THREADS:
         return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return available_cpus()
+
+
+def available_cpus() -> int:
+    """How many CPUs this process may use.
+
+    >>> available_cpus() >= 1
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

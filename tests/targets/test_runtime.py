@@ -22,7 +22,7 @@ import pytest
 from graphc.errors import AttributeRuleError, CompileError, IndexRangeError, InputError
 from graphc.loops.ir import BufferSlot, Launch, LoopProgram
 from graphc.targets.cpu.host import vector_target
-from graphc.targets.cpu.jit import Library, emit_assembly, emit_object, load_object
+from graphc.targets.cpu.jit import Library, emit_assembly, emit_object, emit_objects, load_object
 from graphc.targets.cpu.object_cache import Lookup, ObjectCache, cache_key, default_directory
 from graphc.targets.cpu.program import CpuExecutable, CpuOptions, compile_text
 from graphc.targets.cpu.threads import ThreadPool, available_cpus, parallel_address, runtime_text
@@ -639,3 +639,41 @@ def test_a_call_costs_little(tmp_path: Path) -> None:
             made.run(arrays)
         best = min(best, (time.perf_counter() - start) / 2000)
     assert best < 50e-6, f"{best * 1e6:.1f} us a call"  # about 2 us; the bound allows for a busy machine
+
+
+def test_modules_are_compiled_at_the_same_time_and_linked_together() -> None:
+    texts = [kernel_text(n) for n in range(6)]
+    calls = "".join(f"declare void @k{n}(ptr)\n" for n in range(6)) + "define void @all(ptr %x) {\n"
+    calls += "".join(f"  call void @k{n}(ptr %x)\n" for n in range(6)) + "  ret void\n}"
+    printed: list[int] = []
+
+    def modules() -> Iterator[str]:
+        for n, text in enumerate([*texts, calls]):
+            printed.append(n)
+            yield text
+
+    objects = emit_objects(modules(), vector_target())
+    assert printed == list(range(7)) and objects == emit_objects(iter([*texts, calls]), vector_target())
+    library = load_object(objects, ["all"])
+    x = np.ones(64, np.float32)
+    function(library, "all", ctypes.c_void_p)(x.ctypes.data)
+    want = 1.0
+    for n in range(6):
+        want = want * 2 + n
+    np.testing.assert_array_equal(x, want)
+    with pytest.raises(CompileError, match="does not parse"):
+        emit_objects(iter([*texts, "define nonsense"]), vector_target())
+
+
+def test_code_generation_does_not_hold_other_python_threads() -> None:
+    """While one thread generates code for a large module, another goes on."""
+    text = "".join(kernel_text(n) for n in range(400))
+    done = threading.Event()
+    worker = threading.Thread(target=lambda: (emit_objects(iter([text]), vector_target()), done.set()))
+    worker.start()
+    turns = 0
+    while not done.is_set():
+        time.sleep(0.001)
+        turns += 1
+    worker.join()
+    assert turns > 20

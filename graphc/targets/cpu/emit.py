@@ -21,7 +21,7 @@ Calling convention::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from graphc.errors import CompileError
@@ -38,6 +38,7 @@ from graphc.targets.cpu.statements import cut, index_values, inside, only_summed
 UNROLL = 2  # iterations of an innermost reduction loop that share one address computation; 4 was no faster
 MAX_BODY = 256  # instances beyond which such a loop is not unrolled further
 STREAMS = ("avx512", "avx2", "sse4.2")  # levels with stores around the caches
+MODULE_LINES = 400  # of text: some 20 ms of code generation, twenty times what a module costs by itself
 MAX_CHUNKS = 32  # vectors of one lane loop that are printed side by side
 
 
@@ -351,3 +352,24 @@ def emit_program(program: ir.LoopProgram, target: VectorTarget, threads: int = 1
     functions = [(emit_kernel(module, k, target, threads), len(k.params)) for k in program.kernels.values()]
     print_entry(module, functions, module.attributes(target.attributes))
     return module.text()
+
+
+def emit_modules(program: ir.LoopProgram, target: VectorTarget, threads: int = 1) -> Iterator[str]:
+    """The same program as modules of about :data:`MODULE_LINES` lines, to be linked together: kernels, then the entry.
+
+    They can be compiled at the same time, each while the next is printed.
+    """
+    functions: list[tuple[str, int]] = []
+    module = target.module(program.name)
+    for kernel in program.kernels.values():
+        functions.append((emit_kernel(module, kernel, target, threads), len(kernel.params)))
+        if sum(f.size for f in module.functions) > MODULE_LINES:
+            yield module.text()
+            module = target.module(program.name)
+    if module.functions:
+        yield module.text()
+    module = target.module(program.name)
+    for name, buffers in functions:
+        module.declare(f"declare void @{name}({', '.join(['ptr'] * (buffers + 2))}, i64)")
+    print_entry(module, functions, module.attributes(target.attributes))
+    yield module.text()

@@ -21,21 +21,24 @@ code while the interpreter exits keep valid code under their feet.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import itertools
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
+from llvmlite.binding import ffi
 
 from graphc.errors import CompileError
+from graphc.parallelism import available_cpus
 from graphc.targets.cpu.host import VectorTarget, libm_symbols, target_machine, vector_target
 
-__all__ = ["Library", "emit_assembly", "emit_object", "llvm_version", "load_object"]
+__all__ = ["Library", "emit_assembly", "emit_object", "emit_objects", "llvm_version", "load_object"]
 
 # llvmlite keeps global state. The lock also stands still across a fork, so that no child inherits LLVM in mid-work.
 _LOCK = threading.RLock()
@@ -84,6 +87,72 @@ def emit_object(text: str, target: VectorTarget, opt_level: int = 2) -> bytes:
     """
     with _machine_and_module(text, target, opt_level) as (machine, module):
         return bytes(machine.emit_object(module))
+
+
+def emit_objects(texts: Iterable[str], target: VectorTarget, opt_level: int = 2) -> list[bytes]:
+    """Object code of several modules; code is generated for one while the next is still being printed.
+
+    Code generation is nearly all of a compilation, and modules in contexts of their own share nothing: each gets a thread
+    for it, as many at once as there are processors. The lock is held throughout, so no fork meets LLVM in mid-work.
+
+    Raises:
+        CompileError: as :func:`emit_object`.
+    """
+    gate = threading.BoundedSemaphore(available_cpus())
+    jobs: list[_Emission] = []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_LOCK)
+        try:
+            for text in texts:
+                machine, module = stack.enter_context(_machine_and_module(text, target, opt_level))
+                jobs.append(_Emission(machine, module, gate))
+                jobs[-1].start()
+        finally:
+            for job in jobs:
+                job.join()
+    return [job.result() for job in jobs]
+
+
+class _Emission(threading.Thread):
+    """One module's code generation, without llvmlite's lock."""
+
+    def __init__(self, machine: Any, module: Any, gate: threading.BoundedSemaphore) -> None:
+        super().__init__(daemon=True)
+        self._machine, self._module, self._gate = machine, module, gate
+        self._data: bytes | None = None
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            with self._gate:
+                self._data = _emit_unlocked(self._machine, self._module)
+        except (RuntimeError, OSError, MemoryError) as error:
+            self._error = error
+
+    def result(self) -> bytes:
+        if self._data is None:
+            raise CompileError("code generation failed", notes=(str(self._error),)) from self._error
+        return self._data
+
+
+@functools.cache
+def _unlocked_emitter() -> Any:
+    """LLVM's emitter as a function of its own: llvmlite's goes through one lock for the process."""
+    wrapped = ffi.lib.LLVMPY_TargetMachineEmitToMemory
+    function = ctypes.CDLL(ffi.lib._name).LLVMPY_TargetMachineEmitToMemory
+    function.argtypes, function.restype = wrapped.argtypes, wrapped.restype
+    return function
+
+
+def _emit_unlocked(machine: Any, module: Any) -> bytes:
+    with ffi.OutputString() as trouble:
+        buffer = _unlocked_emitter()(machine, module, 1, trouble)
+        if not buffer:
+            raise RuntimeError(str(trouble))
+    try:
+        return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer))
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
 
 def emit_assembly(text: str, target: VectorTarget, opt_level: int = 2) -> str:
@@ -135,11 +204,13 @@ def _linker() -> Any:
     return llvm.create_lljit_compiler(_machine(vector_target(), 2), use_jit_link=True, suppress_errors=True)
 
 
-def load_object(data: bytes, exports: Iterable[str], symbols: Mapping[str, int] | None = None) -> Library:
+def load_object(
+    data: bytes | Sequence[bytes], exports: Iterable[str], symbols: Mapping[str, int] | None = None
+) -> Library:
     """Link object code into this process.
 
     Args:
-        data: what :func:`emit_object` gave, in this or another process.
+        data: what :func:`emit_object` gave, in this or another process; or several that call each other.
         exports: functions whose addresses are wanted.
         symbols: addresses of functions that the object calls, beyond those of the C library.
 
@@ -147,19 +218,22 @@ def load_object(data: bytes, exports: Iterable[str], symbols: Mapping[str, int] 
         CompileError: it needs a symbol that nobody has, or is no object code.
     """
     names = tuple(exports)
+    objects = (data,) if isinstance(data, bytes) else tuple(data)
     with _LOCK:
         try:
-            return _link(data, names, symbols or {})
+            return _link(objects, names, symbols or {})
         except RuntimeError:  # a static interpreter may not show its libm: bind it by address
             try:
-                return _link(data, names, {**libm_symbols(), **(symbols or {})})
+                return _link(objects, names, {**libm_symbols(), **(symbols or {})})
             except RuntimeError as error:
                 lines = tuple(str(error).splitlines()[:6])
                 raise CompileError("compiled code could not be linked", notes=lines) from error
 
 
-def _link(data: bytes, exports: tuple[str, ...], symbols: Mapping[str, int]) -> Library:
-    builder = llvm.JITLibraryBuilder().add_object_img(data).add_current_process()
+def _link(objects: tuple[bytes, ...], exports: tuple[str, ...], symbols: Mapping[str, int]) -> Library:
+    builder = llvm.JITLibraryBuilder().add_current_process()
+    for data in objects:
+        builder.add_object_img(data)
     for name in exports:
         builder.export_symbol(name)
     for name, address in symbols.items():

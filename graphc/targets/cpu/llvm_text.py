@@ -288,6 +288,11 @@ class Function:
 
     # Names, instructions, blocks
 
+    @property
+    def size(self) -> int:
+        """Lines so far."""
+        return len(self._lines)
+
     def fresh(self, hint: str = "v") -> str:
         """A new name (without ``%``)."""
         self._count += 1

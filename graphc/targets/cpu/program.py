@@ -17,7 +17,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -30,9 +30,9 @@ from graphc.errors import CompileError, IndexRangeError, InputError
 from graphc.loops.ir import BufferSlot, LoopProgram
 from graphc.loops.text import print_kernel
 from graphc.targets.cpu.call import ArraySpec, CallBlock
-from graphc.targets.cpu.emit import emit_program
+from graphc.targets.cpu.emit import emit_modules, emit_program
 from graphc.targets.cpu.host import VectorTarget, vector_target
-from graphc.targets.cpu.jit import Library, emit_assembly, emit_object, llvm_version, load_object
+from graphc.targets.cpu.jit import Library, emit_assembly, emit_objects, llvm_version, load_object
 from graphc.targets.cpu.launches import HEADER_WORDS, launch_list, listing
 from graphc.targets.cpu.object_cache import Lookup, ObjectCache, cache_key, default_directory
 from graphc.targets.cpu.recorder import Recorder, Recording, recorder_address
@@ -93,15 +93,19 @@ def compile_program(
     options = options or CpuOptions()
     start = perf_counter()
 
+    def scheduled() -> LoopProgram:
+        return schedule(program) if schedule is not None else program
+
     def text() -> str:
-        return emit_program(
-            schedule(program) if schedule is not None else program, options.vector, options.thread_count
-        )
+        return emit_program(scheduled(), options.vector, options.thread_count)
+
+    def modules() -> Iterator[str]:
+        return emit_modules(scheduled(), options.vector, options.thread_count)
 
     recipe = "\n".join(
         [compiler_fingerprint(), str(options.thread_count), *map(print_kernel, program.kernels.values())]
     )
-    return _compile(program, recipe, text, options, start, launch_list(program))
+    return _compile(program, recipe, text, modules, options, start, launch_list(program))
 
 
 def compile_text(program: LoopProgram, text: str, options: CpuOptions) -> CpuExecutable:
@@ -114,14 +118,14 @@ def compile_text(program: LoopProgram, text: str, options: CpuOptions) -> CpuExe
     Raises:
         CompileError: the text is not valid, or needs a symbol that nobody has.
     """
-    return _compile(program, text, lambda: text, options, perf_counter())
+    return _compile(program, text, lambda: text, lambda: iter((text,)), options, perf_counter())
 
 
 def _compile(
-    program: LoopProgram, recipe: str, text: Callable[[], str], options: CpuOptions, start: float,
-    launches: np.ndarray | None = None,
+    program: LoopProgram, recipe: str, text: Callable[[], str], modules: Callable[[], Iterator[str]],
+    options: CpuOptions, start: float, launches: np.ndarray | None = None,
 ) -> CpuExecutable:  # fmt: skip
-    """Load the object that ``recipe`` (and the machine) decide, or make it from ``text()``."""
+    """Load the objects that ``recipe`` (and the machine) decide, or make them from ``modules()``."""
     vector = options.vector
     pool = ThreadPool.get(options.thread_count)
     symbols = {"graphc_parallel": parallel_address()} if options.thread_count > 1 else {}
@@ -133,24 +137,44 @@ def _compile(
     code: Code | None = None
     if found.data is not None:
         try:
-            code = Code(found.data, load_object(found.data, _EXPORTS, symbols), found.why)
+            objects = unpack(found.data)
+            code = Code(objects, load_object(objects, _EXPORTS, symbols), found.why)
         except CompileError:  # made against a C library that this system no longer has
             found = Lookup(None, "the entry does not link")
     if code is None:
-        data = emit_object(kept(), vector, options.opt_level)
-        trouble = cache.store(key, data)
+        objects = tuple(emit_objects(modules(), vector, options.opt_level))
+        trouble = cache.store(key, pack(objects))
         note = f"miss: {found.why}" + (f"; {trouble}" if trouble and trouble != found.why else "")
-        code = Code(data, load_object(data, _EXPORTS, symbols), note)
+        code = Code(objects, load_object(objects, _EXPORTS, symbols), note)
     return CpuExecutable(program, options, kept, code, pool, perf_counter() - start, launches)
 
 
 @dataclass(frozen=True)
 class Code:
-    """Object code, loaded; ``cache`` says "hit", or "miss: " and why."""
+    """Objects, loaded; ``cache`` says "hit", or "miss: " and why."""
 
-    data: bytes
+    objects: tuple[bytes, ...]
     library: Library
     cache: str
+
+
+def pack(objects: Sequence[bytes]) -> bytes:
+    """Several objects as one entry of the cache: each after its length.
+
+    >>> unpack(pack([b"one", b"", b"three"]))
+    (b'one', b'', b'three')
+    """
+    return b"".join(len(data).to_bytes(8, "little") + data for data in objects)
+
+
+def unpack(data: bytes) -> tuple[bytes, ...]:
+    """The objects of :func:`pack`."""
+    objects, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 8], "little")
+        objects.append(data[at + 8 : at + 8 + size])
+        at += 8 + size
+    return tuple(objects)
 
 
 @functools.cache
@@ -289,7 +313,7 @@ class CpuExecutable:
             raise InputError(f"the program takes {len(self._specs)} arrays, got {len(arrays)}")
         arrays = tuple(arrays)
         recorder = Recorder(len(self.program.launches), _EVENTS, self._pool.address)
-        code = load_object(self._code.data, _EXPORTS, {"graphc_parallel": recorder_address("graphc_parallel_timed")})
+        code = load_object(self._code.objects, _EXPORTS, {"graphc_parallel": recorder_address("graphc_parallel_timed")})
         head = (self._head[0], recorder_address("graphc_mark"))
         frame = _Frame(
             self._fixed, self.program.arena_size, self._specs, code["graphc_entry"], recorder.address, head

@@ -32,6 +32,7 @@ import sys
 from typing import ClassVar
 
 from graphc.errors import AttributeRuleError
+from graphc.parallelism import available_cpus
 from graphc.targets.cpu.jit import Library
 from graphc.targets.cpu.runtime import runtime_library
 
@@ -417,17 +418,6 @@ def _runtime(futex: bool | None = None) -> Library:
 def parallel_address(*, futex: bool | None = None) -> int:
     """The address of ``graphc_parallel``; 0 on Windows, which has no POSIX threads (programs then run on one thread)."""
     return 0 if sys.platform == "win32" else _runtime(futex)["graphc_parallel"]
-
-
-def available_cpus() -> int:
-    """How many CPUs this process may use.
-
-    >>> available_cpus() >= 1
-    True
-    """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class ThreadPool:
