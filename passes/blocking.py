@@ -32,7 +32,6 @@ RESULT = 10 * 1024 * 1024  # bytes of a result that is written row by row: tiles
 FAR = 512  # bytes between rows of b from which on they are worth bringing together
 NEAR = 24 * 1024  # bytes that a block of b may span
 REUSE = 12  # rows that must read a packed strip for the copy to pay
-REUSE_TURNED = 24  # ... where b is contiguous along the depth, so that dot products need no copy
 FEW_STRIPS = 4  # strips of columns from which on copying far rows of a pays
 
 
@@ -72,7 +71,7 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
     gathered = not access.contiguous(c.b, c.lane)
     dot = all(access.contiguous(operand, c.contracted[-1]) for operand in (c.a, c.b))
     narrow = c.lane.extent < lanes // 2 if gathered else c.lane.extent * 4 < lanes
-    if narrow or (gathered and dot and count < REUSE_TURNED):
+    if narrow or (gathered and dot and count < REUSE):
         return None
     ragged = c.lane.extent % lanes != 0
     strips = -(-c.lane.extent // width)

@@ -209,12 +209,30 @@ class Template:
             mapping = {**start, c.lane: start[c.lane] + column, **self.depth_index(start, depth)}
             code = self.bounded(c.b, mapping, c.lane, segment.size % self.lanes != 0)
             at = (Index.of(strip) + segment.start // width, linear(depth), Index.of(lane))
-            copy: Body = (For(lane, "vector", (*code, Store(panel.name, at, c.b.value))),)
+            copy = (*code, Store(panel.name, at, c.b.value))
             if contiguous:
-                parts += (For(strip, "serial", copy),)
+                parts += (For(strip, "serial", (For(lane, "vector", copy),)),)
             else:
-                parts += (For(strip, "serial", nested(depth, copy)),)
+                parts += (For(strip, "serial", nested(depth[:-1], self.turned(copy, depth[-1], lane))),)
         return panel, (nested(depth, parts) if contiguous else parts)
+
+    def turned(self, body: Body, depth: Var, lane: Var) -> Body:
+        """Square blocks of a copy that reads along the depth and writes along the lanes."""
+        size = self.lanes
+        count, rest = divmod(depth.extent, size)
+        part, column = Var(f"{lane.name}_o", lane.extent // size), Var(f"{lane.name}_i", size)
+        at = {lane: Index.of(part) * size + column}
+        result: Body = ()
+        if count:
+            block, step = Var(f"{depth.name}_o", count), Var(f"{depth.name}_i", size)
+            square = substitute(body, {**at, depth: Index.of(block) * size + step})
+            loops: Body = (For(step, "unrolled", (For(column, "vector", square),)),)
+            result += (For(part, "serial", (For(block, "serial", loops),)),)
+        if rest:
+            step = Var(f"{depth.name}_t", rest)
+            last = substitute(body, {**at, depth: Index.of(step) + count * size})
+            result += (For(part, "serial", (For(step, "serial", (For(column, "vector", last),)),)),)
+        return result
 
     def bounded(self, operand: Operand, mapping: Start, var: Var, ragged: bool) -> Body:
         """An operand's statements, with zero for what lies beyond the variable's extent."""

@@ -95,3 +95,46 @@ def across(f: Function, combiner: str, type_: VType, value: str) -> str:
             low, high = (f.emit(f"extractelement <1 x {vector}> {v}, i64 0") for v in (low, high))
         value = combine(f, combiner, type_, low, high)
     return value
+
+
+def transpose(f: Function, type_: VType, rows: Sequence[str]) -> list[str]:
+    """A square of as many vectors as they have lanes, transposed: ``log2(lanes)`` rounds of pairwise shuffles.
+
+    The first rounds stay within 128 bits, where x86 unpacks in one instruction; the others exchange 128-bit parts.
+    """
+    lanes = type_.lanes
+    part = min(lanes, 128 // type_.bits)
+    names = list(rows)
+    columns = [list(range(lanes)) for _ in rows]  # the column that each lane of each vector holds
+    distance = 1
+    while distance < lanes:
+        for n in (n for n in range(lanes) if not n & distance):
+            masks = _unpack(lanes, part, distance) if distance < part else _exchange(lanes, distance)
+            pair, held = (names[n], names[n + distance]), columns[n] + columns[n + distance]
+            for place, mask in zip((n, n + distance), masks, strict=True):
+                listed = ", ".join(f"i32 {lane}" for lane in mask)
+                names[place] = f.emit(
+                    f"shufflevector {type_.llvm} {pair[0]}, {type_.llvm} {pair[1]}, <{lanes} x i32> <{listed}>"
+                )
+                columns[place] = [held[lane] for lane in mask]
+        distance *= 2
+    order = {held[0]: name for held, name in zip(columns, names, strict=True)}
+    return [order[column] for column in range(lanes)]
+
+
+def _unpack(lanes: int, part: int, run: int) -> tuple[list[int], list[int]]:
+    """Runs of two vectors in turn, from the lower and from the upper halves of each part."""
+    low: list[int] = []
+    high: list[int] = []
+    for base in range(0, lanes, part):
+        for half, mask in ((0, low), (part // 2, high)):
+            for first in range(base + half, base + half + part // 2, run):
+                mask += [first + n for n in range(run)] + [lanes + first + n for n in range(run)]
+    return low, high
+
+
+def _exchange(lanes: int, distance: int) -> tuple[list[int], list[int]]:
+    """The parts of two vectors whose numbers lack the bit ``distance``, and those that have it."""
+    low = [n if not n & distance else lanes + n - distance for n in range(lanes)]
+    high = [n + distance if not n & distance else lanes + n for n in range(lanes)]
+    return low, high

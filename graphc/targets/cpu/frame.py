@@ -144,7 +144,9 @@ class Frame:
         assert lanes.vector is not None
         f, step = self.function, index.coefficient(lanes.vector)
         start = self.scalar_index(index, point, lanes, 0)
-        short = f.convert("trunc", I64, start, VType(type_.scalar)) if start.startswith("%") else str(_wrapped(int(start)))
+        short = (
+            f.convert("trunc", I64, start, VType(type_.scalar)) if start.startswith("%") else str(_wrapped(int(start)))
+        )
         return f.op("add", type_, f.splat(type_, short), type_.listed([_wrapped(step * n) for n in range(lanes.width)]))
 
     def wide_values(self, index: Index) -> bool:

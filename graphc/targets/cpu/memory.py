@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.loops import ir
-from graphc.loops.index import Index, row_major
+from graphc.loops.index import Index, Var, row_major
+from graphc.targets.cpu.arithmetic import transpose
 from graphc.targets.cpu.frame import I64, Frame, scalar_of
 from graphc.targets.cpu.lanes import Lanes, Point
 from graphc.targets.cpu.llvm_text import Function, VType
@@ -32,9 +33,48 @@ def load(frame: Frame, load: ir.Load, lanes: Lanes) -> None:
         if not wide:
             address = frame.address(buffer, flat, point, None, 0)
             return load_element(frame.function, buffer, address)
+        along = turned_axis(flat, lanes)
+        if along is not None and buffer.dtype.kind != "bool":
+            return turned_load(frame, buffer, flat, point, lanes, along)
         return wide_load(frame, buffer, flat, point, lanes)
 
     frame.define(load.name, scalar_of(load.dtype), depends, lanes, make)
+
+
+def turned_axis(flat: Index, lanes: Lanes) -> Var | None:
+    """The unrolled variable along which a load is contiguous, if whole squares of it and the lanes can be turned.
+
+    Example: lanes run along j in 8, k in 8 is unrolled around them, and the load is of ``w[j, k]``.
+    """
+    vector = lanes.vector
+    if vector is None or flat.values or vector.extent % lanes.width or not flat.is_affine_in(vector):
+        return None
+    if flat.coefficient(vector) in (0, 1):
+        return None
+    for var in lanes.variables:
+        if var != vector and flat.is_affine_in(var) and flat.coefficient(var) == 1 and var.extent % lanes.width == 0:
+            return var
+    return None
+
+
+def turned_load(frame: Frame, buffer: ir.Buffer, flat: Index, point: Point, lanes: Lanes, along: Var) -> str:
+    """A vector across rows that are contiguous along ``along``: a square of whole loads, transposed in registers."""
+    assert lanes.vector is not None
+    width = lanes.width
+    type_ = VType(scalar_of(buffer.dtype), width)
+    corner = {**point, along: point[along] // width * width}
+    rows = [frame.address(buffer, flat, corner, lanes, lane) for lane in range(width)]
+
+    def column(number: int) -> str:
+        return frame.cached(("turned", *rows, number), lambda: columns()[number])
+
+    def columns() -> list[str]:
+        made = transpose(frame.function, type_, [frame.function.load(type_, row) for row in rows])
+        for number, name in enumerate(made):
+            frame.cache[-1]["turned", *rows, number] = name
+        return made
+
+    return column(point[along] - corner[along])
 
 
 def load_element(f: Function, buffer: ir.Buffer, address: str) -> str:
