@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from graphc.errors import InputError
 
@@ -32,20 +33,36 @@ def check_outputs(
     if not isinstance(out, Mapping):
         raise InputError(f"out must be a dict of arrays, got {type(out).__name__}", help='out={"loss": array}')
     expected = {name: (shape, dtype) for name, shape, dtype in found.results}
-    others = [*arrays.items(), *((v.name, v.value) for v in found.graph_variables)]
     given: dict[str, np.ndarray] = {}
     for name, array in out.items():
         if name not in expected:
             raise InputError(f"the program has no output {name!r}", help="outputs: " + ", ".join(expected))
         _check(f"the array for output {name}", array, *expected[name], writeable=True)
-        for other, memory in others:
-            if np.may_share_memory(array, memory):
-                raise InputError(
-                    f"the array for output {name} overlaps that of {other}", help="give it memory of its own"
-                )
-        others.append((f"output {name}", array))
         given[name] = array
+    _check_apart(given, [*arrays.items(), *((v.name, v.value) for v in found.graph_variables)])
     return given
+
+
+def _check_apart(outputs: Mapping[str, np.ndarray], others: Sequence[tuple[str, np.ndarray]]) -> None:
+    """No output overlaps anything; a sweep over addresses, because a deep net returns thousands of gradients."""
+    spans = [(*byte_bounds(a), n, True) for n, a in outputs.items() if a.size]
+    spans += [(*byte_bounds(a), n, False) for n, a in others if a.size]
+    furthest: dict[bool, tuple[int, str]] = {True: (0, ""), False: (0, "")}  # of outputs, of others: where they end
+    for begin, end, name, is_output in sorted(spans):
+        for kind in (True, False) if is_output else (True,):
+            reached, other = furthest[kind]
+            if begin < reached:
+                if is_output and not kind:
+                    clash = (name, other)
+                elif not is_output:
+                    clash = (other, name)
+                else:
+                    first, second = sorted((name, other), key=list(outputs).index)
+                    clash = (second, f"output {first}")
+                raise InputError(
+                    f"the array for output {clash[0]} overlaps that of {clash[1]}", help="give it memory of its own"
+                )
+        furthest[is_output] = max(furthest[is_output], (end, name))
 
 
 def _check(what: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *, writeable: bool = False) -> None:
