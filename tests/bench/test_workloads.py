@@ -46,10 +46,6 @@ def test_versions_agree_with_float64(name: str, executor: str, tmp_path: Path) -
     except Unavailable as error:
         assert executor == "onnxruntime" or "graphc has no" in str(error)
         pytest.skip(str(error))
-    except KeyError as error:
-        if error.args != ("scan",):
-            raise
-        pytest.skip("scans have no native loop on this target yet")
     assert found.refusal(1e-4) is None
     assert found.largest > 0 or name.startswith("matmul"), "float32 against float64 differs somewhere"
 
