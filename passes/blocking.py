@@ -21,7 +21,7 @@ from passes.contract import Contraction, Operand
 from passes.strides import Strides
 from passes.tiles import register_tile
 
-DEPTH = 320  # contracted iterations of a block: 16 float32 columns of them are 24 KiB
+DEPTH = 160  # contracted iterations of a block: 16 float32 columns of them, and 6 rows of a, stay in the first cache
 STREAM_COLUMNS = 4096  # of the sums of such a block: 16 KiB
 STREAM_DEPTH = 4  # of a block where b is read once (matrix times vector): as many streams as a core can prefetch
 ROWS = 512  # rows of a block whose partial sums wait in memory

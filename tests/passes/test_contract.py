@@ -92,10 +92,10 @@ kernel conv(in x: f32[3, 9, 16, 5], in w: f32[3, 3, 5, {N}], out y: f32[3, 7, 14
 }}
 """
 WEIGHT_GRADIENT = """
-kernel dconv(in x: f32[{B}, 9, 34, 5], in g: f32[{B}, 7, 32, 24], out y: f32[3, 3, 5, 24]) {{
+kernel dconv(in x: f32[{B}, {X}, 34, 5], in g: f32[{B}, {H}, 32, 24], out y: f32[3, 3, 5, 24]) {{
   for p in 3 {{ for q in 3 {{ for c in 5 {{ for o in 24 {{
     acc %a: f32 = add
-    for n in {B} {{ for h in 7 {{ for v in 32 {{
+    for n in {B} {{ for h in {H} {{ for v in 32 {{
       %0 = load x[n, h+p, v+q, c]
       %1 = load g[n, h, v, o]
       %2 = mul(%0, %1)
@@ -150,8 +150,8 @@ CASES = {
     "vector": (made(MATMUL, M=1, N=200, K=80), {"sums"}),
     "window": (made(WINDOW, N=20), {"strips"}),
     "window, whole columns": (made(WINDOW, N=16), set()),
-    "weights of a window": (made(WEIGHT_GRADIENT, B=2), {"sums"}),
-    "weights of a window, shallow": (made(WEIGHT_GRADIENT, B=1), set()),
+    "weights of a window": (made(WEIGHT_GRADIENT, B=2, H=7, X=9), {"sums"}),
+    "weights of a window, shallow": (made(WEIGHT_GRADIENT, B=1, H=4, X=6), set()),
     "gathered and scaled": (made(SCALED_GATHER, M=26, N=40, K=19), {"rows", "strips"}),
 }
 
