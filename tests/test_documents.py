@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/convolution.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/convolution.md", "docs/running.md"])
 def test_code_blocks_run(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import graphc.nn
     import graphc.ops
