@@ -9,7 +9,7 @@ gradients; a layer called twice shares its weights and starts from zeros, unless
 >>> layer = LSTM(16, name="lstm")
 >>> str(layer(x).type), [str(p.type) for p in layer.parameters()]
 ('f32[batch,10,16]', ['f32[8,64]', 'f32[16,64]', 'f32[64]'])
->>> [str(s.type) for s in layer.state]
+>>> [str(s.type) for s in layer.last_state]
 ['f32[batch,16]', 'f32[batch,16]']
 """
 
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from graphc import init, ops, provenance
 from graphc.errors import DTypeError, GraphError, ShapeError
@@ -34,7 +36,7 @@ class _Recurrent(Layer):
             units]``, ``[units, gates * units]`` (orthogonal gate by gate unless given) and ``[gates * units]``.
 
     Attributes:
-        state: the state after the last step of the latest call, a tuple of ``[batch, units]``.
+        last_state: the state after the last step of the latest call, a tuple of ``[batch, units]``.
 
     Raises:
         GraphError: units is not positive, or a state of the wrong number of values. ShapeError, DTypeError: not
@@ -57,7 +59,7 @@ class _Recurrent(Layer):
         self.units, self.return_sequences, self.reverse = units, return_sequences, reverse
         self.input_init, self.recurrent_init = init.get(input_init), init.get(recurrent_init)
         self.bias_init = init.get(bias_init)
-        self.state: tuple[Node, ...] = ()
+        self.last_state: tuple[Node, ...] = ()
         self._given: tuple[Node, ...] = ()
         self._inputs = 0
 
@@ -83,8 +85,6 @@ class _Recurrent(Layer):
 
     def _by_gate(self, initializer: Any) -> Any:
         """An initialiser that makes each gate's square on its own (an orthogonal one is orthogonal gate by gate)."""
-        import numpy as np
-
         def make(shape: tuple[int, ...], dtype: Any, name: str) -> Any:
             parts = [initializer((self.units, self.units), dtype, f"{name}:{k}") for k in range(self.gates)]
             return np.concatenate(parts, axis=1)
@@ -102,8 +102,8 @@ class _Recurrent(Layer):
             )
         start = self._given or tuple(ops.zeros((x.shape[0], self.units), x.dtype) for _ in range(self.states))
         series = ops.transpose(x, (1, 0, 2))
-        self.state, outs = ops.scan(self.step, start, series, reverse=self.reverse)
-        return ops.transpose(outs, (1, 0, 2)) if self.return_sequences else self.state[0]
+        self.last_state, outs = ops.scan(self.step, start, series, reverse=self.reverse)
+        return ops.transpose(outs, (1, 0, 2)) if self.return_sequences else self.last_state[0]
 
     def step(self, state: tuple[Node, ...], x: Node) -> tuple[tuple[Node, ...], Node]:
         """One step: the next state, and what the layer gives."""
@@ -175,7 +175,7 @@ class LSTM(_Recurrent):
 
     def _bias(self) -> Any:
         def make(shape: tuple[int, ...], dtype: Any, name: str) -> Any:
-            value = self.bias_init(shape, dtype, name).copy()
+            value: Any = np.array(self.bias_init(shape, dtype, name))
             value[self.units : 2 * self.units] += self.forget_bias
             return value
 

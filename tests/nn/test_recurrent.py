@@ -42,7 +42,7 @@ def test_against_torch(kind: str) -> None:
     want.pow(2).sum().backward()
     loss = ops.sum(y * y)
     wrt = [value, *layer.parameters()]
-    outputs = {"y": y, "last": layer.state[0], **{f"d{k}": g for k, g in enumerate(graphc.grad(loss, wrt=wrt))}}
+    outputs = {"y": y, "last": layer.last_state[0], **{f"d{k}": g for k, g in enumerate(graphc.grad(loss, wrt=wrt))}}
     got = graphc.compile(outputs, cache=False)(x=x)
     np.testing.assert_allclose(got["y"], want.detach().numpy(), rtol=1e-4, atol=1e-5)
     h = last[0] if isinstance(last, tuple) else last
@@ -71,7 +71,7 @@ def test_a_state_goes_on_where_it_stopped() -> None:
     whole = graphc.compile(layer(ops.input("x", (2, 8, 3))), cache=False)(x=a)
     x = ops.input("x", (2, 4, 3))
     h, c = ops.input("h", (2, 4)), ops.input("c", (2, 4))
-    program = graphc.compile({"y": layer(x, (h, c)), "h": layer.state[0], "c": layer.state[1]}, cache=False)
+    program = graphc.compile({"y": layer(x, (h, c)), "h": layer.last_state[0], "c": layer.last_state[1]}, cache=False)
     zero = np.zeros((2, 4), np.float32)
     first = program(x=a[:, :4].copy(), h=zero, c=zero)
     second = program(x=a[:, 4:].copy(), h=first["h"], c=first["c"])
