@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,13 @@ class Profile:
         longest = sorted(seconds.items(), key=lambda item: -item[1])
         return tuple(LineRow(s, t, flops[s], tuple(kernels[s])) for s, t in longest)
 
+    def merged(self) -> tuple[ProfileRow, ...]:
+        """The rows, those of one kernel for the same lines as one: the steps of a loop, and equal layers of one line."""
+        found: dict[tuple[str, tuple[str, ...]], list[ProfileRow]] = {}
+        for row in self.rows:
+            found.setdefault((row.kernel, row.sources), []).append(row)
+        return tuple(_together(rows) for rows in found.values())
+
     def table(self, roofline: Roofline | None = None) -> str:
         """Launches as text, slowest first: microseconds, share, GFLOP/s, GB/s, threads at work, the user's lines.
 
@@ -118,11 +125,12 @@ class Profile:
         lines = [
             f"{'kernel':32} {'us':>9} {'share':>6} {'GFLOP/s':>7} {'GB/s':>7} {'threads':>7}{limit}  from",
         ]
-        for r in sorted(self.rows, key=lambda r: -r.seconds):
+        for r in sorted(self.merged(), key=lambda r: -r.seconds):
+            name = f"{r.kernel} x{r.runs}" if r.runs > 1 else r.kernel
             rates = [(amount / r.seconds / 1e9 if r.seconds else 0.0) for amount in (r.flops, r.bytes)]
             roof = f" {r.share_of(roofline):7.0%}" if roofline else ""
             lines.append(
-                f"{r.kernel:32} {r.seconds * 1e6:9.2f} {r.seconds / total:6.1%} {rates[0]:7.1f} {rates[1]:7.1f} "
+                f"{name:32} {r.seconds * 1e6:9.2f} {r.seconds / total:6.1%} {rates[0]:7.1f} {rates[1]:7.1f} "
                 f"{r.busy_threads:7.2f}{roof}  {', '.join(r.sources[:3])}"
             )
         return "\n".join(lines)
@@ -164,6 +172,16 @@ class Profile:
 
     def __str__(self) -> str:
         return self.table()
+
+
+def _together(rows: Sequence[ProfileRow]) -> ProfileRow:
+    """Several rows of one kernel as one."""
+    first, seconds = rows[0], sum(r.seconds for r in rows)
+    busy = sum(r.busy_threads * r.seconds for r in rows) / seconds if seconds else first.busy_threads
+    return replace(
+        first, seconds=seconds, bytes=sum(r.bytes for r in rows), flops=sum(r.flops for r in rows),
+        runs=sum(r.runs for r in rows), busy_threads=busy,
+    )  # fmt: skip
 
 
 def _metadata(what: str, thread: int, name: str) -> dict[str, Any]:

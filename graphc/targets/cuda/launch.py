@@ -202,7 +202,7 @@ class GpuMachine:
         for slot in self.source.program.role("arena"):
             addresses[slot.name] = int(self.arena.handle) + slot.offset
         for launch in self.source.launches:
-            given: list[Any] = [addresses[name] for name in launch.buffers]
+            given: list[Any] = [addresses[name] + more for name, more in zip(launch.buffers, launch.offsets, strict=True)]
             if launch.guarded:
                 given += [int(self.status.handle), np.int32(launch.site_base)]
             config = self.core.LaunchConfig(grid=launch.grid, block=launch.block)

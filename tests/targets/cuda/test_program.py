@@ -122,3 +122,21 @@ def test_the_source_of_a_compiled_program_needs_no_toolchain() -> None:
     x = graphc.input("x", (4, 5))
     program = graphc.compile(ops.softmax(x), target="interpreter")
     assert 'extern "C" int graphc_step' in program.source("cuda")
+
+
+@needs_compiler
+def test_a_loop_is_a_launch_a_step() -> None:
+    x = graphc.input("x", (2, 5, 3))
+    layer = nn.LSTM(7, name="lstm")
+    loss = ops.mean(ops.square(layer(x)))
+    gradients = graphc.grad(loss, wrt=layer.parameters())
+    graph, _ = as_graph({"loss": loss, **{f"d{k}": g for k, g in enumerate(gradients)}}, None, "step")
+    step = compile_program(build_loops(graph, Options(target="cuda"), Trace()), device="cpu")
+    given = {"x": np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)}
+    want = interpreter.run(graph, given)
+    program = step.printed.program
+    results = {name: np.zeros(value.shape, value.dtype) for name, value in want.items()}
+    parameters = [np.array(s.variable.value) for s in program.role("parameter")]
+    step.run([given["x"], *parameters, *results.values()])
+    for name, value in want.items():
+        np.testing.assert_allclose(results[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
