@@ -32,6 +32,7 @@ from graphc.specialise import specialise
 from graphc.trace import Observer, Stage, Trace
 from graphc.verify import verify
 from passes import GRAPH_PIPELINE, LAYOUT, LOOPS, SPLIT
+from passes.bundle import bundle_launches
 from passes.fuse import SMALL, fuse
 from passes.lower import lower
 from passes.memory import plan_memory, timeline
@@ -418,6 +419,8 @@ def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
     small, scratch = (SMALL, SCRATCH) if options.target == "cpu" else (0, 0)  # on a grid a row is spread over threads
     fusion = _timed(trace, "fuse", lambda context: fuse(graph, context, enabled=options.fuse, small=small), len(graph))
     loops = _timed(trace, "lower", lambda context: lower(fusion, context, scratch=scratch), len(fusion.groups))
+    if options.target == "cpu" and options.fuse:
+        loops = bundle_launches(loops)
     loops = _timed(trace, "plan memory", lambda context: stream_outputs(plan_memory(loops)), len(loops.launches))
     return loops
 

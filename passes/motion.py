@@ -32,7 +32,9 @@ from graphc.rewrite import Context
 STACKED = 1 << 16  # elements of a sum's term that may be stacked over all steps instead of being carried
 
 
-def loops(graph: Graph, context: Context, optimise: Callable[[Graph], Graph], lay_out: Callable[[Graph], Graph]) -> Graph:
+def loops(
+    graph: Graph, context: Context, optimise: Callable[[Graph], Graph], lay_out: Callable[[Graph], Graph]
+) -> Graph:
     """The graph with all its scans worked over; the same object if there are none.
 
     Args:
@@ -94,7 +96,9 @@ class _Loop:
     finals: dict[int, Node]  # result -> carried input
     stacks: dict[int, Node]  # result -> value of each step
     totals: dict[int, tuple[Node, list[_Term]]] = field(default_factory=dict)  # result -> first value, terms of a sum
-    delayed: dict[int, tuple[Node, Node]] = field(default_factory=dict)  # result -> a product that is made after the loop, its rows
+    delayed: dict[int, tuple[Node, Node]] = field(
+        default_factory=dict
+    )  # result -> a product that is made after the loop, its rows
 
     @staticmethod
     def of(node: Node, inputs: Sequence[Node], used: Sequence[int], body: Graph) -> _Loop:
@@ -231,7 +235,9 @@ class _Loop:
         for node in edge:
             mapping[node] = element = placeholder(node.type, f"hoisted{len(self.series)}")
             self.series[element] = batcher.run(node)
-            context.fire(f"{node.op.name} of all {self.length} steps at once, before the loop", (node,), self.series[element])
+            context.fire(
+                f"{node.op.name} of all {self.length} steps at once, before the loop", (node,), self.series[element]
+            )
         kept = {node: self.series[element] for node, element in mapping.items()}
         self.exchange(mapping)
         self.series |= {mapping[n]: v for n, v in kept.items() if mapping[n] in self.read()}
@@ -239,7 +245,11 @@ class _Loop:
     def read(self) -> set[Node]:
         """Everything that the body or a result reads."""
         late = {v for _, v in self.delayed.values()}
-        return late | {*topological(self.roots), *self.stacks.values(), *(v for _, ts in self.totals.values() for t in ts for v in t.reads)}
+        return late | {
+            *topological(self.roots),
+            *self.stacks.values(),
+            *(v for _, ts in self.totals.values() for t in ts for v in t.reads),
+        }
 
     # --- what is left ----------------------------------------------------------------------------------------------
 
@@ -256,7 +266,10 @@ class _Loop:
         place = dict(zip(stacked, made[len(self.after) :], strict=True))
         self.stacks = {k: place.get(v, v) for k, v in self.stacks.items()}
         self.totals = {
-            k: (first, [replace(t, a=place.get(t.a, t.a), b=None if t.b is None else place.get(t.b, t.b)) for t in terms])
+            k: (
+                first,
+                [replace(t, a=place.get(t.a, t.a), b=None if t.b is None else place.get(t.b, t.b)) for t in terms],
+            )
             for k, (first, terms) in self.totals.items()
         }
         self.delayed = {k: (product, place.get(v, v)) for k, (product, v) in self.delayed.items()}
@@ -303,7 +316,9 @@ class _Loop:
             found[result] = first if total is None else total
         for result, (product, rows) in self.delayed.items():
             matrix = substitute([product.inputs[1]], self.constants)[product.inputs[1]]
-            made_at_once = product.op(_joined(values[rows]), matrix, transpose_a=False, transpose_b=product.attrs["transpose_b"])
+            made_at_once = product.op(
+                _joined(values[rows]), matrix, transpose_a=False, transpose_b=product.attrs["transpose_b"]
+            )
             found[result] = ops.reshape(made_at_once, (self.length, *product.type.static_shape))
         return found
 
@@ -404,7 +419,9 @@ class _Batcher:
         match node.op.name:
             case "matmul":
                 rows = _joined(operands[0])
-                return ops.reshape(node.op(rows, operands[1], transpose_a=False, transpose_b=node.attrs["transpose_b"]), shape)
+                return ops.reshape(
+                    node.op(rows, operands[1], transpose_a=False, transpose_b=node.attrs["transpose_b"]), shape
+                )
             case "broadcast":
                 inner = node.inputs[0].type.static_shape
                 ones = (1,) * (len(shape) - 1 - len(inner))
@@ -413,7 +430,9 @@ class _Batcher:
                 return ops.reshape(operands[0], shape)
             case "transpose":
                 return ops.transpose(operands[0], (0, *(k + 1 for k in node.attrs["axes"])))
-        spread = [o if m else ops.broadcast_to(o, (self.length, *o.shape)) for o, m in zip(operands, moving, strict=True)]
+        spread = [
+            o if m else ops.broadcast_to(o, (self.length, *o.shape)) for o, m in zip(operands, moving, strict=True)
+        ]
         return node.op(*spread, **node.attrs)
 
 

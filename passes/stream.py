@@ -1,9 +1,10 @@
 """Stream: large results that nobody reads again go around the caches.
 
-What enters: a :class:`LoopProgram`. What leaves: the same, where stores into large outputs have mode "stream". A plain store
+What enters: a :class:`LoopProgram`. What leaves: the same, where stores into a large output have mode "stream". A plain store
 first fetches its cache line and evicts data that is still wanted; a streamed one writes full lines to memory, which saves a
-third of the traffic of a kernel that reads one array and writes one (softmax cross-entropy of 512 x 10,000 with gradient: 11%). Invariant: a streamed buffer is an output of the
-program, written whole by one kernel in one pass and loaded by none.
+third of the traffic of a kernel that reads one array and writes one (softmax cross-entropy of 512 x 10,000 with its
+gradient: 11% of the time). Invariant: a streamed buffer is an output of the program, written whole by one kernel in one
+pass and loaded by none.
 """
 
 from __future__ import annotations

@@ -14,8 +14,10 @@ from graphc.loops.dependence import inner_statements
 from graphc.loops.ir import Alloc, For, Kernel, Load, LoopProgram, Store
 from graphc.loops.parse import parse_kernel
 from graphc.loops.text import print_kernel
+from graphc.loops.verify import verify_program
 from graphc.trace import Context, Trace
 from passes import GRAPH_PIPELINE, LAYOUT, SPLIT
+from passes.bundle import bundle_launches
 from passes.fuse import fuse
 from passes.groups import Estimate, Fusion, estimate
 from passes.lower import lower
@@ -287,3 +289,36 @@ def test_refusals_say_why() -> None:
     fuse(graph, context)
     reasons = " ".join(r.reason for r in context.refusals)
     assert "would be recomputed" in reasons or "loops differ" in reasons
+
+
+# --- bundles -------------------------------------------------------------------------------------------------------
+
+
+def test_updates_of_small_parameters_are_one_launch() -> None:
+    sizes = [(3,), (2, 5), (7,), (4, 4)]
+    params = [ops.parameter(f"p{n}", shape, array(*shape, seed=n)) for n, shape in enumerate(sizes)]
+    rate = ops.input("rate", ())
+    updates = {p: p - rate * ops.tanh(p) for p in params}
+    want = [p.attrs["variable"].value - 0.5 * np.tanh(p.attrs["variable"].value) for p in params]
+    program = graphc.compile({"first": params[0] * 2.0}, updates=updates, cache=False)
+    first = program(rate=np.float32(0.5))
+    assert len(program.loops.launches) == 1
+    np.testing.assert_allclose(first["first"], array(3, seed=0) * 2)
+    for param, value in zip(params, want, strict=True):
+        np.testing.assert_allclose(param.attrs["variable"].value, value, rtol=1e-6)
+
+
+def test_a_bundle_keeps_the_order_of_its_nests() -> None:
+    x = ops.input("x", (6, 8))
+    column = ops.sum(x, axis=0)
+    outputs = {"y": ops.exp(x) * column, "column": column, "row": ops.sum(ops.transpose(x) * ops.sum(column), axis=0)}
+    program = bundle_launches(loops_of(outputs))
+    verify_program(program)
+    assert len(program.launches) < len(loops_of(outputs).launches)
+    check(outputs, {"x": array(6, 8)})
+
+
+def test_equal_bundles_are_one_kernel() -> None:
+    params = [ops.parameter(f"q{n}", (5,), array(5, seed=n)) for n in range(16)]
+    program = bundle_launches(plan_memory(lower(fusion_of({}, {p: p * 0.5 for p in params}))))
+    assert (len(program.launches), len(program.kernels)) == (2, 1)
