@@ -7,7 +7,8 @@ buffer stays one parameter, so a nest may read what an earlier one wrote. ::
     launch k1_add(t1, w)                launch k1_2_bundle(t1, w, t2, b)
     launch k2_add(t2, b)        ->
 
-Only kernels without guards, scratch memory and contractions, outside of the steps of a loop, are bundled: plain nests, whose loops a schedule maps one by one.
+Only kernels without guards, scratch memory and contractions are bundled, outside of the steps of a loop: plain nests, whose loops
+a schedule maps one by one.
 """
 
 from __future__ import annotations
