@@ -7,7 +7,7 @@ the least time that this machine could need, by the measured roofline, over the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -15,6 +15,8 @@ from rich.table import Table
 from bench.executors import Unavailable
 from bench.report import duration
 from bench.workload import Workload
+from graphc.profile import ProfileRow
+from graphc.targets.cpu.roofline import Roofline, roofline
 
 _JUMP = re.compile(r"\s+j[a-z]+\s+(\.L\w+)")
 _LABEL = re.compile(r"(\.L\w+):")
@@ -26,26 +28,36 @@ def explain(runner: Any, work: Workload) -> dict[str, Any]:
     Raises:
         Unavailable: it is not graphc's on the CPU.
     """
-    from graphc.targets.cpu.roofline import roofline
-
     program = getattr(runner, "program", None)
     if program is None or program.options.target != "cpu":
         raise Unavailable("only graphc's programs for the CPU can be explained")
     roof = roofline(program.options.threads)
     profile = program.profile(repeats=30, **work.data)
-    rows = [
-        {
-            "kernel": r.kernel, "seconds": r.seconds, "flops": r.flops, "bytes": r.bytes, "runs": r.runs,
-            "threads": r.busy_threads, "of_roofline": r.share_of(roof), "lines": list(r.sources),
-        }
-        for r in sorted(profile.rows, key=lambda r: -r.seconds)
-    ]  # fmt: skip
+    rows = by_kernel(profile.rows, roof)
     slowest = str(rows[0]["kernel"]) if rows else ""
     assembly = assembly_of(program.source("asm"), slowest)
     return {
         "rows": rows, "seconds": profile.seconds, "roofline": roof.table(), "slowest": slowest, "assembly": inner_loops(assembly),
         "assembly_lines": assembly.count("\n") + 1,
     }  # fmt: skip
+
+
+def by_kernel(launches: Sequence[ProfileRow], roof: Roofline) -> list[dict[str, Any]]:
+    """All launches of a kernel as one row, slowest kernel first."""
+    found: dict[str, list[ProfileRow]] = {}
+    for launch in launches:
+        found.setdefault(launch.kernel, []).append(launch)
+    rows = []
+    for kernel, group in found.items():
+        seconds = sum(r.seconds for r in group)
+        whole = seconds or 1.0
+        rows.append({
+            "kernel": kernel, "seconds": seconds, "flops": sum(r.flops for r in group), "bytes": sum(r.bytes for r in group),
+            "runs": sum(r.runs for r in group), "threads": sum(r.busy_threads * r.seconds for r in group) / whole,
+            "of_roofline": sum(r.share_of(roof) * r.seconds for r in group) / whole,
+            "lines": list(dict.fromkeys(source for r in group for source in r.sources)),
+        })  # fmt: skip
+    return sorted(rows, key=lambda row: -row["seconds"])
 
 
 def assembly_of(text: str, kernel: str) -> str:

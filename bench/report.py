@@ -143,7 +143,9 @@ CAPTION = "graphc's time over the best peer's, workload by workload, on a logari
 
 
 def _memory(row: Row) -> str:
-    """Peak megabytes of graphc's process, and of torch eager's."""
+    """Peak megabytes of graphc's process, and of torch eager's; a family's processes remember the rows before."""
+    if row.family is not None:
+        return ""
     peaks = [row.results[n].peak if n in row.results else None for n in (GRAPHC, "torch eager")]
     return ", ".join(megabytes(p) or "?" for p in peaks) if any(p is not None for p in peaks) else ""
 

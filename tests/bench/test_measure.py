@@ -14,12 +14,15 @@ from rich.console import Console
 
 from bench.command import Request, run_bench
 from bench.executors import EXECUTORS, Executor
+from bench.explain import by_kernel
 from bench.measure import Bench, Settings, choose
 from bench.record import Record, Result, Row
 from bench.remote import Remote, WorkerError
 from bench.report import BEGIN, END, duration, goals_markdown, replace_block, row_table, update_documents
 from bench.workloads import ENTRIES
 from graphc.errors import GraphError
+from graphc.profile import ProfileRow
+from graphc.targets.cpu.roofline import Roofline
 
 SETTINGS = Settings(threads=1, tiny=True, rounds=3, burst=0.002, cold=False)
 WRONG = """
@@ -101,6 +104,17 @@ def test_a_row_says_all_there_is_to_say() -> None:
     assert slowest["kernel"] == row.kernels["slowest"]
     assert slowest["seconds"] > 0 and slowest["bytes"] > 0 and 0 < slowest["of_roofline"] < 3
     assert row.kernels["assembly"].strip()
+
+
+def test_launches_of_a_kernel_are_one_row() -> None:
+    roof = Roofline("a CPU", 1, 100e9, ((1 << 30, 10e9),))
+    launches = [ProfileRow("a", 1e-3, 10, ("x.py:1",), flops=5, busy_threads=1.0), ProfileRow("b", 2e-3, 1, ()),
+                ProfileRow("a", 3e-3, 20, ("x.py:2",), flops=7, runs=2, busy_threads=2.0)]  # fmt: skip
+    first, second = by_kernel(launches, roof)
+    assert (first["kernel"], first["runs"], first["bytes"], first["flops"]) == ("a", 3, 30, 12)
+    assert first["seconds"] == pytest.approx(4e-3) and first["threads"] == pytest.approx(1.75)
+    assert first["lines"] == ["x.py:1", "x.py:2"] and second["kernel"] == "b"
+    assert first["of_roofline"] == pytest.approx((30 / 10e9) / 4e-3)
 
 
 def test_a_family_shares_its_workers() -> None:
