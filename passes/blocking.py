@@ -26,6 +26,7 @@ STREAM_COLUMNS = 4096  # of the sums of such a block: 16 KiB
 STREAM_DEPTH = 4  # of a block where b is read once (matrix times vector): as many streams as a core can prefetch
 ROWS = 512  # rows of a block whose partial sums wait in memory
 CACHED_ROWS = 144  # rows of a that stay in the second cache while strips of b pass by
+TURNED_ROWS, TURNED_COLUMNS = 256, 384  # of a block where a is copied, too: once for all of these columns
 COLUMNS = 256  # columns of a packed block of b
 PARTIAL = 1024 * 1024  # bytes of partial sums
 RESULT = 10 * 1024 * 1024  # bytes of a result that is written row by row: tiles would wait for its cache lines
@@ -81,7 +82,8 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
     pack_a = _pack_a(c, access, strips)
     threads = strides.machine.threads if work >= threshold else 1
     streams = count < REUSE and not pack_b
-    parallel, pieces, rows, columns = _share(c, height, width, threads, STREAM_COLUMNS if streams else COLUMNS)
+    limits = (ROWS, STREAM_COLUMNS) if streams else (TURNED_ROWS, TURNED_COLUMNS) if pack_a else (ROWS, COLUMNS)
+    parallel, pieces, rows, columns = _share(c, height, width, threads, limits)
     limit = max(STREAM_DEPTH, 2 * count) if streams else DEPTH
     outer, inner = _depth_blocks(c, limit, parallel if pieces > 1 else None, pieces)
     room = prod(v.extent for v in c.rows[:-1]) * max(s.size for s in rows) * max(s.size for s in columns)
@@ -133,13 +135,14 @@ def _pack_a(c: Contraction, access: Access, strips: int) -> str:
     return ""
 
 
-def _share(c: Contraction, height: int, width: int, threads: int, most: int) -> tuple[
+def _share(c: Contraction, height: int, width: int, threads: int, limits: tuple[int, int]) -> tuple[
     Var | None, int, tuple[Segment, ...], tuple[Segment, ...]
 ]:  # fmt: skip
     """The loop that threads share, into how many pieces the contracted loops are cut, blocks of rows and of columns."""
+    tall, most = limits
     n, row = c.lane.extent, c.row
     m = row.extent if row is not None else 1
-    rows, columns = tuple(near_blocks(m, ROWS, height)), tuple(near_blocks(n, most, width))
+    rows, columns = tuple(near_blocks(m, tall, height)), tuple(near_blocks(n, most, width))
     if threads == 1:
         return None, 1, rows, columns
     total = n * prod(v.extent for v in c.rows)
@@ -158,7 +161,7 @@ def _share(c: Contraction, height: int, width: int, threads: int, most: int) -> 
         if var.extent >= 2 * threads:
             return var, 1, rows, columns
     if row is not None and m >= 2 * height * threads:
-        count = threads * -(-m // (threads * ROWS))
+        count = threads * -(-m // (threads * tall))
         each = m // count
         left = (Segment(each * count, 1, m - each * count),) if m % count else ()
         return row, 1, (Segment(0, count, each), *left), columns
