@@ -111,7 +111,7 @@ class Access:
     def far(self, operand: Operand, along: tuple[Var, ...], depth: int) -> bool:
         """Whether the operand's rows are worth bringing together: they lie far apart, or a strip of them fills a cache."""
         step = self.step(operand, along)
-        return step >= FAR or step * min(depth, DEPTH) >= NEAR
+        return step >= FAR or step * min(depth, 2 * DEPTH) >= NEAR
 
     def step(self, operand: Operand, along: tuple[Var, ...]) -> int:
         """Bytes between iterations of the innermost contracted variable that moves the operand."""

@@ -160,6 +160,8 @@ class Template:
     # --- panels ----------------------------------------------------------------------------------------------------
 
     def alloc(self, name: str, shape: tuple[int, ...]) -> Buffer:
+        while f"{name}{self.count}" in self.strides.shapes:  # another contraction of the kernel has it
+            self.count += 1
         buffer = Buffer(f"{name}{self.count}", TensorType(self.c.accumulator.dtype, shape), "inout", "local")
         self.count += 1
         self.strides.shapes[buffer.name] = shape

@@ -33,7 +33,8 @@ from graphc.targets.cpu.host import VectorTarget
 from graphc.targets.cpu.lanes import Bank, Lanes, Point, Value
 from graphc.targets.cpu.launches import print_entry
 from graphc.targets.cpu.llvm_text import Module, VType
-from graphc.targets.cpu.statements import cut, index_values, inside, only_summed, operands, within
+from graphc.targets.cpu.locals import apart, own_statements, place_locals
+from graphc.targets.cpu.statements import cut, index_values, inside, only_summed, operands
 
 UNROLL = 2  # iterations of an innermost reduction loop that share one address computation; 4 was no faster
 MAX_BODY = 256  # instances beyond which such a loop is not unrolled further
@@ -97,7 +98,7 @@ class KernelEmitter:
         pointers = {p.name: f"%{p.name}" for p in self.kernel.params}
         frame = Frame(function, self.width, self.buffers, pointers, "%pool", "%status", "%site_base", streams)
         body = self.kernel.body
-        self.allocate(frame, [s for s in body if not (isinstance(s, ir.For) and s.kind == "parallel")])
+        self.allocate(frame, body)
         for stmt in body:
             if isinstance(stmt, ir.For) and stmt.kind == "parallel":
                 self.parallel(frame, stmt)
@@ -167,15 +168,17 @@ class KernelEmitter:
 
     def allocate(self, frame: Frame, body: Sequence[ir.Stmt]) -> None:
         """Make room for the local buffers of a function's statements, in its entry block: once a call, not once a use."""
-        for stmt in within(body):
-            if isinstance(stmt, ir.Alloc):
-                if stmt.buffer.space != "local":
-                    raise CompileError(
-                        f"kernel {self.kernel.name}: {stmt.buffer.space} memory is not for the cpu target"
-                    )
-                size = max(stmt.buffer.type.nbytes, 1)
-                frame.pointers[stmt.buffer.name] = frame.function.emit(f"alloca [{size} x i8], align 64", "local")
-                self.buffers[stmt.buffer.name] = stmt.buffer
+        buffers = [s.buffer for s in own_statements(body) if isinstance(s, ir.Alloc)]
+        if not buffers:
+            return
+        offsets, size = place_locals(body) if len({b.name for b in buffers}) == len(buffers) else apart(buffers)
+        area = frame.function.emit(f"alloca [{size} x i8], align 64", "local")
+        for buffer in buffers:
+            if buffer.space != "local":
+                raise CompileError(f"kernel {self.kernel.name}: {buffer.space} memory is not for the cpu target")
+            offset = offsets[buffer.name]
+            frame.pointers[buffer.name] = frame.function.gep(area, offset, VType("i8")) if offset else area
+            self.buffers[buffer.name] = buffer
 
     # --- statements ----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ side. A panel that peeled blocks copy anew each time therefore takes its room on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from graphc.loops import ir
 from graphc.targets.cpu.statements import within
@@ -42,6 +42,29 @@ def place_locals(body: Sequence[ir.Stmt], base: int = 0) -> tuple[dict[str, int]
             offsets |= inner
             peak = max(peak, end)
     return offsets, peak
+
+
+def apart(buffers: Sequence[ir.Buffer]) -> tuple[dict[str, int], int]:
+    """A place of its own for every name, large enough for all that bear it (blocks side by side may use one name)."""
+    offsets: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for buffer in buffers:
+        sizes[buffer.name] = max(buffer.type.nbytes, 1, sizes.get(buffer.name, 0))
+    total = 0
+    for name, size in sizes.items():
+        offsets[name] = total
+        total += -(-size // ALIGNMENT) * ALIGNMENT
+    return offsets, total
+
+
+def own_statements(body: Sequence[ir.Stmt]) -> Iterator[ir.Stmt]:
+    """All statements of a function, those of its parallel loops aside."""
+    for stmt in body:
+        if isinstance(stmt, ir.For) and stmt.kind == "parallel":
+            continue
+        yield stmt
+        if isinstance(stmt, (ir.For, ir.If)):
+            yield from own_statements(stmt.body)
 
 
 def _last_uses(body: Sequence[ir.Stmt]) -> dict[str, int]:
