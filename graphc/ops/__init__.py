@@ -45,8 +45,8 @@ from graphc.ops.convolution import conv1d, conv2d
 from graphc.ops.pooling import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from graphc.ops.classification import log_softmax, one_hot, softmax
 from graphc.ops.normalisation import layer_norm
-from graphc.ops.attention import scaled_dot_product_attention
 from graphc.ops.scan import scan
+from graphc.ops.attention import scaled_dot_product_attention
 from graphc.ops.operators import install
 
 install()

@@ -21,6 +21,7 @@ import graphc.ops as ops
 from graphc import provenance
 from graphc.errors import DTypeError, ShapeError
 from graphc.ir import Node
+from graphc.ops import attention_blocks as blocks
 from graphc.ops.broadcasting import Operand, broadcast_to, lift, promote_dtypes, show
 from graphc.ops.classification import softmax_op
 from graphc.ops.contractions import matmul_op
@@ -69,7 +70,41 @@ def _weights(q: Node, k: Node, mask: Node | None, causal: bool, scale: float) ->
 
 
 def _attention(q: Node, k: Node, v: Node, mask: Node | None = None, *, causal: bool, scale: float) -> Node:
+    if mask is None:
+        cuts = blocks.pieces(q.shape[-2], k.shape[-2], causal)
+        if cuts:
+            return blocks.in_pieces(q, k, v, cuts, lambda *piece: _attend(*piece, causal=True, scale=scale))
+        return _attend(q, k, v, causal=causal, scale=scale)
+    return _whole(q, k, v, mask, causal=causal, scale=scale)
+
+
+def _attend(q: Node, k: Node, v: Node, *, causal: bool, scale: float) -> Node:
+    """Attention of one piece: whole rows of scores, or blocks of keys where they are long."""
+    size = blocks.block_of(k.shape[-2]) if q.type.is_static else 0
+    if size:
+        return blocks.streamed(q, k, v, causal=causal, scale=scale, size=size)
+    return _whole(q, k, v, None, causal=causal, scale=scale)
+
+
+def _whole(q: Node, k: Node, v: Node, mask: Node | None, *, causal: bool, scale: float) -> Node:
     return matmul_op(_weights(q, k, mask, causal, scale), v, transpose_a=False, transpose_b=False)
+
+
+def _gradients(q: Node, k: Node, v: Node, out: Node, ct: Node, *, causal: bool, scale: float) -> tuple[Node, Node, Node]:
+    """Cotangents of one piece without a mask."""
+    size = blocks.block_of(k.shape[-2]) if q.type.is_static else 0
+    if size:
+        return blocks.streamed_gradients(q, k, v, out, ct, causal=causal, scale=scale, size=size)
+    return _whole_gradients(_weights(q, k, None, causal, scale), q, k, v, ct, scale)
+
+
+def _whole_gradients(weights: Node, q: Node, k: Node, v: Node, ct: Node, scale: float) -> tuple[Node, Node, Node]:
+    d_v = matmul_op(weights, ct, transpose_a=True, transpose_b=False)
+    d_weights = matmul_op(ct, v, transpose_a=False, transpose_b=True)
+    d_scores = ops.mul(_through_softmax(weights, d_weights), scale)
+    d_q = matmul_op(d_scores, k, transpose_a=False, transpose_b=False)
+    d_k = matmul_op(d_scores, q, transpose_a=True, transpose_b=False)
+    return d_q, d_k, d_v
 
 
 def _parts(node: Node) -> tuple[Node, Node, Node, Node]:
@@ -85,13 +120,17 @@ def _through_softmax(weights: Node, change: Node) -> Node:
 
 
 def _vjp(ct: Node, node: Node) -> tuple[Node | None, ...]:
-    q, k, v, weights = _parts(node)
-    d_v = matmul_op(weights, ct, transpose_a=True, transpose_b=False)
-    d_weights = matmul_op(ct, v, transpose_a=False, transpose_b=True)
-    d_scores = ops.mul(_through_softmax(weights, d_weights), node.attrs["scale"])
-    d_q = matmul_op(d_scores, k, transpose_a=False, transpose_b=False)
-    d_k = matmul_op(d_scores, q, transpose_a=True, transpose_b=False)
-    return (d_q, d_k, d_v) if len(node.inputs) == 3 else (d_q, d_k, d_v, None)
+    causal, scale = node.attrs["causal"], node.attrs["scale"]
+    if len(node.inputs) == 4:
+        q, k, v, weights = _parts(node)
+        return (*_whole_gradients(weights, q, k, v, ct, scale), None)
+    q, k, v = node.inputs
+    cuts = blocks.pieces(q.shape[-2], k.shape[-2], causal)
+    if cuts:
+        return blocks.gradients_in_pieces(
+            q, k, v, node, ct, cuts, lambda *piece: _gradients(*piece, causal=True, scale=scale)
+        )
+    return _gradients(q, k, v, node, ct, causal=causal, scale=scale)
 
 
 def _jvp(tangents: tuple[Node | None, ...], node: Node) -> Node:

@@ -136,3 +136,28 @@ def test_an_index_out_of_the_table_is_an_error() -> None:
     y = nn.Embedding(3, 2)(ops.input("i", (2,), dtype="int32"))
     with pytest.raises(IndexError):
         graphc.compile(y, cache=False)(i=np.int32([0, 3]))
+
+
+@pytest.mark.parametrize(
+    ("t", "s", "causal"), [(256, 256, True), (300, 300, True), (64, 1280, False), (1152, 1152, True), (40, 1152, True)]
+)
+def test_blocks_are_the_whole(t: int, s: int, causal: bool) -> None:
+    """Chunks that skip the future, and rows that are streamed, with their gradients, against the plain formula."""
+    q, k, v = normal(2, t, 8), normal(2, s, 8), normal(2, s, 4)
+    a, b, c = (ops.input(n, x.shape) for n, x in (("q", q), ("k", k), ("v", v)))
+    out = ops.scaled_dot_product_attention(a, b, c, causal=causal)
+    mask = np.tri(t, s, s - t, dtype=bool) if causal else np.ones((t, s), bool)
+    plain = ops.scaled_dot_product_attention(a, b, c, mask=mask)  # a mask of one's own is never cut
+    found = []
+    for y in (out, plain):
+        gradients = graphc.grad(ops.sum(ops.sin(y)), wrt=[a, b, c])
+        program = graphc.compile({"y": y, **dict(zip(("dq", "dk", "dv"), gradients, strict=True))}, cache=False)
+        found.append(program(q=q, k=k, v=v))
+    for name, want in found[1].items():
+        np.testing.assert_allclose(found[0][name], want, rtol=2e-3, atol=2e-4, err_msg=name)
+
+
+def test_long_rows_never_stand_in_memory() -> None:
+    q = ops.input("q", (1, 2048, 16))
+    program = graphc.compile(ops.scaled_dot_product_attention(q, q, q), cache=False)
+    assert program.loops.arena_size < 2048 * 2048 * 4 / 2  # one row block of scores, not all
