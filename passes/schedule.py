@@ -6,17 +6,13 @@ extents, zero included, are handled by peeled loops, so no bounds are left in th
 
 A nest is a *band* of independent loops around a *leaf*. What is done to it depends on strides alone::
 
+    a sum of products that reuses its factors (passes/contract.py)           blocked: blocking.py, template.py
     a band variable v has stride 1 in every store, 0 or 1 in every load      lanes run along v
-      ... and other loads do not move with v, nor some with another one, u   register tile: u unrolled, v vector
     else the innermost loop in the leaf has stride 1                         lanes run along it (rows; dot products)
     else                                                                     lanes gather along the stores' stride 1
 
-matrix product, 128 x 96 x 784, 16 lanes::
-
-    for i0_o in 16 parallel { for i1_o in 2 { for i0_i in 8 unrolled { for i1_i in 48 vector {
-      acc %a; for k0 in 784 { %a add= x[8*i0_o+i0_i, k0] * w[k0, 48*i1_o+i1_i] }; store y[...] } } } }
-
-Source of the tile sizes: measured on AVX-512 (see ``register_tile``).
+matrix product, 128 x 96 x 784, 16 lanes: ``register tile 8 x 48 (i unrolled, j in lanes)``, the loops are in the docstring of
+``passes/template.py``. Source of the tile sizes: measured (see ``passes/tiles.py``).
 """
 
 from __future__ import annotations
