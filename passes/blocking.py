@@ -84,7 +84,8 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
     streams = count < REUSE and not pack_b
     limits = (ROWS, STREAM_COLUMNS) if streams else (TURNED_ROWS, TURNED_COLUMNS) if pack_a else (ROWS, COLUMNS)
     parallel, pieces, rows, columns = _share(c, height, width, threads, limits)
-    limit = max(STREAM_DEPTH, 2 * count) if streams else DEPTH
+    whole = 2 * DEPTH if len(c.contracted) == 1 else DEPTH  # one loop needs half as many visits of the sums
+    limit = max(STREAM_DEPTH, 2 * count) if streams else whole
     outer, inner = _depth_blocks(c, limit, parallel if pieces > 1 else None, pieces)
     room = prod(v.extent for v in c.rows[:-1]) * max(s.size for s in rows) * max(s.size for s in columns)
     small = room * c.accumulator.dtype.itemsize <= PARTIAL

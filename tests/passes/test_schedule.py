@@ -84,7 +84,7 @@ def pairs(kernel: Kernel, outer: str, inner: str) -> list[tuple[For, For]]:
 def test_a_deep_product_is_summed_block_by_block() -> None:
     kernel, notes = schedule_cpu(sample("matmul", 600, 480, 1024), vector_bits=512, threads=2)
     assert kinds(kernel)[0] == ("j_b", 2, "parallel")
-    assert "sums over 128 of 1024 iterations at a time wait in memory" in notes
+    assert "sums over 256 of 1024 iterations at a time wait in memory" in notes
     assert [s.buffer.name for s, _ in kernel.statements() if isinstance(s, Alloc)] == ["sums0", "strips1"]
 
 
