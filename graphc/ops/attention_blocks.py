@@ -80,7 +80,7 @@ def gradients_in_pieces(
     for a, b in cuts:
         parts = one(rows(q, a, b), rows(k, 0, b), rows(v, 0, b), rows(out, a, b), rows(ct, a, b))
         d_q.append(parts[0])
-        wide = [(0, 0)] * (k.ndim - 2) + [(0, int(k.shape[-2]) - b), (0, 0)]  # type: ignore[call-overload]
+        wide = [(0, 0)] * (k.ndim - 2) + [(0, int(k.shape[-2]) - b), (0, 0)]  # type: ignore[arg-type]
         spread = [ops.pad(p, wide) if wide[-2][1] else p for p in parts[1:]]
         d_k = spread[0] if d_k is None else ops.add(d_k, spread[0])
         d_v = spread[1] if d_v is None else ops.add(d_v, spread[1])
