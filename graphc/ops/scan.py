@@ -125,8 +125,8 @@ def _result_jvp(tangents: tuple[Node | None, ...], node: Node) -> Node | None:
 
 scan_result_op = declare(
     "scan_result", infer=_infer_result,
-    reference=lambda token, *, index, type: token.results[index], derivative=Custom(_result_vjp, _result_jvp),
-    lowering=Template("scan_result"), latex="{0}_{{{index}}}", symbol="result", samples=None,
+    reference=lambda token, *, index, type: token.results[index], derivative=Custom(_result_vjp, _result_jvp, latex=("{g}",)),
+    lowering=Template("scan_result"), latex="{0}[{index}]", symbol="result", samples=None,
     doc="One result of a scan: a last carried value, or the stacked results of its steps.",
 )  # fmt: skip
 cotangent_op = declare(
