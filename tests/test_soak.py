@@ -67,7 +67,7 @@ def test_growth_is_seen() -> None:
     kept: list[object] = []
 
     def leaks() -> None:
-        kept.append(np.ones(40_000))  # 320 kB
+        kept.append(np.ones(600_000))  # 4.8 MB: more than a large process has lying about
         kept.append(os.open(os.devnull, os.O_RDONLY))
 
     found = soak("leak", [leaks], 60, warm_up=0)

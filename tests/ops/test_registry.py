@@ -41,7 +41,7 @@ def test_declaration_is_complete(name: str) -> None:
     op = REGISTRY[name]
     assert op.doc, "an op says what it does"
     assert op.latex, "an op has a formula"
-    op.latex.format(*"abcd", name="n", dim="d", function="f")
+    op.latex.format(*"abcd", name="n", dim="d", function="f", index=0)
     assert op.lowering is not None or op.is_composite or op.is_source
     assert op.derivative is not None or op.is_composite, "a primitive says what its derivative is"
     for formula in getattr(op.derivative, "latex", ()):
