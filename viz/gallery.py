@@ -1,4 +1,4 @@
-"""The pictures of the README: ``python -m viz.gallery docs/gallery``.
+"""The pictures of the README and the documents: ``python -m viz.gallery docs/gallery``.
 
 What enters: a folder. What leaves: an svg and a png of each example in it.
 """
@@ -6,18 +6,20 @@ What enters: a folder. What leaves: an svg and a png of each example in it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from graphc import ops, provenance
 from graphc.ir import Node
+from graphc.ops.classification import cross_entropy_op
 from viz.adapt import diagram_of
 from viz.raster import scene_to_bytes
 from viz.render import scene_of
 from viz.svg import scene_to_svg
 from viz.theme import theme_of
 
-_SCALE = 1.25  # pixels a unit: a page's width, and small files
+_SCALE, _WIDEST = 1.25, 2000.0  # pixels a unit, and pixels across: a page's width, and small files
 
 
 def scalar() -> Node:
@@ -57,18 +59,88 @@ def convolution() -> Node:
     return ops.mean(ops.square(value - target))
 
 
-EXAMPLES = {"scalar": scalar, "perceptron": perceptron, "classifier": classifier, "convolution": convolution}
+def cross_entropy() -> Node:
+    """softmax and the negative logarithm of the right class in one: its gradient is p - y."""
+    x, label = ops.input("x", ("batch", 8)), ops.input("label", ("batch",), dtype="int32")
+    return ops.mean(cross_entropy_op(x @ ops.parameter("W", (8, 10)), label))
+
+
+def recurrent() -> Node:
+    """A recurrent net over three steps, unrolled: backpropagation through time adds up three contributions to W and U."""
+    w, u = ops.parameter("W", (4, 5)), ops.parameter("U", (5, 5))
+    h = ops.input("h_0", ("batch", 5))
+    for t in range(1, 4):
+        h = ops.tanh(ops.input(f"x_{t}", ("batch", 4)) @ w + h @ u)
+    return ops.mean(h * h)
+
+
+def lstm_cell() -> Node:
+    """One step of an LSTM: gates that keep, write and show."""
+    x, h, c = ops.input("x", ("batch", 4)), ops.input("h", ("batch", 5)), ops.input("c", ("batch", 5))
+    gate = {}
+    for name in ("forget", "write", "value", "show"):
+        with provenance.scope(name):
+            rows = x @ ops.parameter("W", (4, 5)) + h @ ops.parameter("U", (5, 5))
+            gate[name] = ops.tanh(rows) if name == "value" else ops.sigmoid(rows)
+    c = gate["forget"] * c + gate["write"] * gate["value"]
+    return ops.mean(gate["show"] * ops.tanh(c))
+
+
+def _attend(x: Node, width: int) -> Node:
+    q, k, v = (x @ ops.parameter(name, (width, width)) for name in ("Q", "K", "V"))
+    return ops.scaled_dot_product_attention(q, k, v, causal=True)
+
+
+def attention() -> Node:
+    """Self-attention of a sequence, written out: queries agree with keys, and weigh values."""
+    x = ops.input("x", (6, 8))
+    q, k, v = (x @ ops.parameter(name, (8, 8)) for name in ("Q", "K", "V"))
+    weights = ops.softmax((q @ ops.transpose(k)) * 8**-0.5)
+    return ops.mean(ops.square(weights @ v))
+
+
+def transformer() -> Node:
+    """Four equal blocks of attention and two dense layers, drawn once."""
+    x, width = ops.input("x", (16, 32)), 32
+    for number in range(4):
+        with provenance.scope(f"block_{number}"):
+            with provenance.scope("attention"):
+                x = x + _attend(ops.layer_norm(x, *_norm(width)), width) @ ops.parameter("P", (width, width))
+            with provenance.scope("dense"):
+                y = ops.layer_norm(x, *_norm(width)) @ ops.parameter("up", (width, 4 * width))
+                x = x + ops.gelu(y) @ ops.parameter("down", (4 * width, width))
+    with provenance.scope("head"):
+        logits = x @ ops.parameter("W", (width, 65))
+    return ops.mean(ops.logsumexp(logits, axis=-1))
+
+
+def _norm(width: int) -> tuple[Node, Node]:
+    return ops.parameter("gain", (width,)), ops.parameter("shift", (width,))
+
+
+EXAMPLES: dict[str, tuple[Callable[[], Node], dict[str, Any]]] = {
+    "scalar": (scalar, {}),
+    "numbers": (scalar, {"values": {"a": 2.0, "b": -3.0, "c": 10.0}}),
+    "perceptron": (perceptron, {}),
+    "classifier": (classifier, {}),
+    "cross_entropy": (cross_entropy, {}),
+    "recurrent": (recurrent, {}),
+    "lstm_cell": (lstm_cell, {}),
+    "attention": (attention, {}),
+    "convolution": (convolution, {}),
+    "transformer": (transformer, {"level": "layers"}),
+}
 
 
 def write(folder: Path, theme: str = "light") -> list[Path]:
     """Draw every example, forward and backward; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     made = []
-    for name, build in EXAMPLES.items():
-        scene, _ = scene_of(diagram_of(build(), backward=True, name=name), theme_of(theme))
+    for name, (build, options) in EXAMPLES.items():
+        scene, _ = scene_of(diagram_of(build(), backward=True, name=name, **options), theme_of(theme))
         made += [folder / f"{name}.svg", folder / f"{name}.png"]
         made[-2].write_text(scene_to_svg(scene), encoding="utf-8")
-        made[-1].write_bytes(scene_to_bytes(scene, "png", _SCALE))
+        made[-1].write_bytes(scene_to_bytes(scene, "png", min(_SCALE, _WIDEST / scene.width)))
     return made
 
 

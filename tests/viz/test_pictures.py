@@ -479,7 +479,7 @@ def test_gallery(tmp_path: Path) -> None:
     from viz.gallery import write
 
     files = write(tmp_path / "gallery")
-    assert len(files) == 8 and all(300 < f.stat().st_size < 400_000 for f in files)
+    assert len(files) == 20 and all(300 < f.stat().st_size < 500_000 for f in files)
 
 
 def test_place_without_boxes_of_another_part() -> None:
