@@ -23,6 +23,8 @@ import numpy as np
 from graphc import interpreter, text
 from graphc.binding import bind, check_outputs
 from graphc.errors import CompileError, GraphError
+from graphc.freeze import Snapshot, snapshot
+from graphc.freeze import freeze as freeze_parameters
 from graphc.garbage import collector_paused
 from graphc.ir import Graph, Node, picture
 from graphc.loops.ir import LoopProgram
@@ -82,6 +84,7 @@ class Options:
     strict: bool = False
     fuse: bool = True
     vector_bits: int | None = None
+    freeze: bool = False
 
 
 @dataclass
@@ -133,6 +136,7 @@ class Program:
         self._lock = threading.RLock()
         self._specialisations: dict[tuple[Any, ...], Specialisation] = {}
         self._latest: Specialisation | None = None
+        self._frozen: Snapshot = snapshot(graph) if options.freeze else {}
         self._call: Callable[..., Any] = lambda inputs, out=None: NotImplemented
         self._names = tuple(n.name for n in graph.inputs)
         self._expected = frozenset(self._names)
@@ -222,12 +226,44 @@ class Program:
             self._call = found.call
             return found
 
+    def refreeze(self) -> None:
+        """Take the variables' present values into a program that was compiled with ``freeze=True``.
+
+        Compiles anew (machine code comes from the cache) for the sizes last used. Call :meth:`bind` anew after it.
+
+        Raises:
+            GraphError: the program was compiled without ``freeze=True``: it reads its variables at every call.
+
+        >>> from graphc.ops import parameter
+        >>> w = parameter("w", (2,), 1.0); program = compile(w + w, freeze=True)
+        >>> w.attrs["variable"].value = [5.0, 5.0]
+        >>> program().tolist()
+        [2.0, 2.0]
+        >>> program.refreeze(); program().tolist()
+        [10.0, 10.0]
+        """
+        if not self.options.freeze:
+            raise GraphError(
+                "the program is not frozen: it reads its variables at every call", help="compile(..., freeze=True)"
+            )
+        with self._lock:
+            sizes = self._latest.sizes if self._latest is not None else None
+            self._frozen = snapshot(self.graph)
+            self._specialisations.clear()
+            self._latest, self._call = None, lambda inputs, out=None: NotImplemented
+            if sizes is not None:
+                self.specialise(sizes)
+
     @collector_paused()
     def _compile(self, sizes: dict[str, int]) -> Specialisation:
         start = perf_counter()
         trace = Trace(observers=list(self._observers))
         graph = specialise(merge_scans(self.graph), sizes)
         trace.add(Stage("declared", graph, perf_counter() - start, len(graph), len(graph)))
+        if self._frozen:
+            start_freeze, before = perf_counter(), len(graph)
+            graph = freeze_parameters(graph, self._frozen)
+            trace.add(Stage("freeze", graph, perf_counter() - start_freeze, before, len(graph)))
         made = Specialisation(sizes, graph, trace, self._reason(sizes))
         made.types = {n.name: (n.dtype.numpy, n.type.static_shape) for n in graph.inputs}
         if self.options.target != "interpreter":
@@ -349,6 +385,7 @@ def compile(
     strict: bool = False,
     fuse: bool = True,
     vector_bits: int | None = None,
+    freeze: bool = False,
     name: str = "program",
     observers: Sequence[Observer] = (),
 ) -> Program:
@@ -364,6 +401,8 @@ def compile(
         strict: stop with the user's line at the first NaN or infinity (runs on the interpreter).
         fuse: False gives one kernel a node, to see what fusion is worth.
         vector_bits: 128, 256 or 512 instead of the host's width.
+        freeze: parameters that the program does not update become constants: it keeps the values that they have now (see
+            :meth:`Program.refreeze`), and computes once, when compiling, what depends on them alone.
 
     Raises:
         GraphError: an unknown target, or outputs that are no symbolic values. TargetUnavailable: no toolchain or device.
@@ -380,7 +419,7 @@ def compile(
     chosen = threads if threads is not None else default_threads()
     if chosen < 1:
         raise GraphError(f"threads must be at least 1, got {chosen}")
-    options = Options(target, chosen, check, cache, strict, fuse, vector_bits)
+    options = Options(target, chosen, check, cache, strict, fuse, vector_bits, freeze)
     return Program(graph, options, single, observers)
 
 

@@ -2,7 +2,8 @@
 
 What enters: a primitive graph. What leaves: the same with constant subgraphs replaced by constants, evaluated by the ops' own
 reference (the oracle), so the pass is exact. A result is folded only if it is not larger than what it was computed from: a
-broadcast of one number stays a broadcast, which costs a kernel nothing; what moves or maps such values is one as well. ::
+broadcast of one number stays a broadcast, which costs a kernel nothing; what moves or maps such values is one as well. An array
+never becomes a number: numbers are part of the code, arrays are data beside it. ::
 
     %1 = exp(0.0); %2 = mul(%x, broadcast(%1))   ->   %2 = mul(%x, broadcast(1.0))
 """
@@ -35,7 +36,7 @@ def fold(graph: Graph, context: Context) -> Graph:
                 spread = REGISTRY["broadcast"](constant(number), shape=node.shape)
             context.fire(f"evaluate {node.op.name} once", (node, *inputs), spread)
             return spread
-        if any(i.op.name != "constant" for i in inputs):
+        if any(i.op.name != "constant" for i in inputs) or (not node.ndim and any(i.ndim for i in inputs)):
             return fresh
         size = int(np.prod(node.type.static_shape, dtype=np.int64))
         if size > max(SMALL, sum(int(np.prod(i.type.static_shape, dtype=np.int64)) for i in inputs)):

@@ -27,6 +27,7 @@ import numpy as np
 
 import graphc
 from graphc.errors import CompileError, IndexRangeError, InputError
+from graphc.ir import aligned_empty
 from graphc.loops.ir import BufferSlot, LoopProgram
 from graphc.loops.text import print_kernel
 from graphc.targets.cpu.call import ArraySpec, CallBlock
@@ -391,9 +392,13 @@ def functions_of(text: str, kernel: str) -> str:
 
 
 def _constant(slot: BufferSlot) -> np.ndarray:
-    """A constant's data as the code reads it: contiguous, of the slot's dtype and shape."""
+    """A constant's data as the code reads it: contiguous, of the slot's dtype and shape, large ones on a cache line."""
     array = np.ascontiguousarray(slot.data, dtype=slot.type.dtype.numpy).reshape(slot.type.static_shape)
-    return array if array.flags.aligned else array.copy()
+    if array.flags.aligned and (array.nbytes < _ALIGNMENT or array.ctypes.data % _ALIGNMENT == 0):
+        return array
+    placed = aligned_empty(array.shape, slot.type.dtype)
+    placed[...] = array
+    return placed
 
 
 def _checked(slot: BufferSlot, spec: ArraySpec, array: Any) -> np.ndarray:
