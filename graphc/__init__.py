@@ -56,6 +56,7 @@ _EXPORTS: dict[str, str] = {
     "verify": "graphc.verify",
     # pictures
     "draw": "viz",
+    "page": "viz",
     "slides": "viz",
 }
 _ALIASES = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u32": "uint32"}
@@ -111,7 +112,7 @@ if TYPE_CHECKING:
     from graphc.types import uint32 as u32
     from graphc.verify import verify
     from passes.differentiate import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
-    from viz import draw, slides
+    from viz import draw, page, slides
 
 
 def __getattr__(name: str) -> Any:
