@@ -50,7 +50,7 @@ def draw(
     model: Annotated[
         str, typer.Argument(help="file.py:name of a value, graph or model; or file.ir; or an example's name.")
     ],
-    picture: Annotated[Path, typer.Argument(help="Where to write it: .svg, .png, .pdf, .dot or .tex (TikZ).")],
+    picture: Annotated[Path, typer.Argument(help="Where to write it: .svg, .png, .pdf, .dot, .tex (TikZ) or .html (steps).")],
     backward: Annotated[
         bool, typer.Option("--backward", help="Draw the backward graph beside the forward one.")
     ] = False,
@@ -63,8 +63,15 @@ def draw(
     """Draw a graph, forward and backward."""
     from graphc.cli.models import load_model, load_values
     from viz import draw as draw_picture
+    from viz import page as write_page
 
     options = {"direction": direction} if direction else {}
+    if picture.suffix.lower() == ".html":
+        write_page(
+            load_model(model), picture, backward=backward, level=level, notation=notation, values=load_values(values), **options
+        )
+        out.print(f"wrote {picture}")
+        return
     draw_picture(
         load_model(model), picture, backward=backward, theme=theme, level=level, notation=notation,
         values=load_values(values), **options,

@@ -2,7 +2,8 @@
 
 What enters: anything that :func:`viz.draw` takes. What leaves: HTML that needs no network. Invariants: the picture is laid out in
 Python, once a theme, and the script only toggles classes on it; steps and sentences are those of :func:`viz.steps.steps_of`; names
-of the model reach the page escaped, as text; ids start with a hash of the picture. ::
+of the model reach the page escaped, as text; ids start with a hash of the picture; of several pages in one document the one with
+the focus hears the keys. ::
 
     graphc.page(loss, "backprop.html", backward=True, values={"a": 2, "b": -3})
 """
@@ -62,7 +63,7 @@ def _html(title: str, pictures: dict[str, str], steps: list[dict[str, Any]]) -> 
     data = json.dumps(steps).replace("<", "\\u003c")
     return f"""<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
 <meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,"><style>{style}</style></head><body>
-<main class="gp" data-theme="light"><header><h1>{escape(title)}</h1>
+<main class="gp" data-theme="light" tabindex="-1"><header><h1>{escape(title)}</h1>
 <label>Theme <select class="gp-theme">{options}</select></label>
 <button class="gp-quiz" aria-pressed="false">Quiz</button></header>
 <div class="gp-stage">{shown}</div>
@@ -70,7 +71,7 @@ def _html(title: str, pictures: dict[str, str], steps: list[dict[str, Any]]) -> 
 <button class="gp-play" aria-pressed="false">Play</button><button class="gp-next">Next</button>
 <input class="gp-scrub" type="range" min="0" max="{len(steps) - 1}" value="0" aria-label="Step"><output class="gp-at"></output></div>
 <p class="gp-keys">Keys: ← → step, Home, End, space plays, Q quiz, Enter answers, ? help</p>
-<p class="gp-help" hidden>Each step lights up what is computed now; what is still to come is faint. In quiz mode the backward
-step's sentence and numbers stay hidden until you press Enter or click the question.</p></footer>
+<p class="gp-help" hidden>Each step shows what is computed now with a heavy outline; what is still to come appears in its turn.
+In quiz mode the backward step's sentence and numbers stay hidden until you press Enter or click the question.</p></footer>
 <script type="application/json" class="gp-data">{data}</script></main><script>{script}</script></body></html>
 """

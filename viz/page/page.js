@@ -17,7 +17,7 @@
     const hidden = quiz && !asked && steps[at].side === "backward";
     for (const [g, step] of groups) {
       g.classList.toggle("gp-future", step > at);
-      g.classList.toggle("gp-past", step < at);
+      g.classList.toggle("gp-now", step === at);
       g.classList.toggle("gp-hide", quiz && steps[step].side === "backward" && (step > at || (step === at && hidden)));
     }
     $("say").textContent = hidden ? "What flows back here? Press Enter for the answer." : steps[at].say;
@@ -48,7 +48,10 @@
     ArrowRight: () => show(at + 1), ArrowLeft: () => show(at - 1), Home: () => show(0), End: () => show(steps.length - 1),
     " ": play, q: toggleQuiz, Enter: () => { asked = true; show(at); }, "?": () => { $("help").hidden = !$("help").hidden; },
   };
+  // keys go to the page that has the focus, or to the first one where none has it
   document.addEventListener("keydown", (e) => {
+    const mine = root.contains(e.target) || (!e.target.closest?.(".gp") && root === document.querySelector(".gp"));
+    if (!mine) return;
     const act = keys[e.key];
     const own = e.target.tagName === "SELECT" || (e.target.tagName === "BUTTON" && (e.key === " " || e.key === "Enter"));
     if (!act || own || e.ctrlKey || e.metaKey || e.altKey) return;
