@@ -193,7 +193,10 @@ class LSTM(_Recurrent):
 class GRU(_Recurrent):
     """Gated recurrent unit; gates in the order reset, update, candidate::
 
-        r = sigmoid(x Wr + h Ur + br)    z = sigmoid(x Wz + h Uz + bz)    n = tanh(x Wn + bn + r (h Un))    h' = (1 - z) n + z h
+        r = sigmoid(x Wr + h Ur + br)    z = sigmoid(x Wz + h Uz + bz)    n = tanh(x Wn + bn + r (h Un + cn))    h' = (1 - z) n + z h
+
+    The reset gates ``cn``, too: it is a parameter of its own, ``recurrent_bias`` of ``[units]`` (for the other two gates a second bias
+    would only add to the first).
 
     Source: Cho et al. (2014), with the reset after the product, as in cuDNN and torch.
 
@@ -203,12 +206,16 @@ class GRU(_Recurrent):
 
     gates = 3
 
+    def build(self, x: Node) -> None:
+        super().build(x)
+        self.recurrent_bias = self.parameter("recurrent_bias", (self.units,), self.bias_init, dtype=x.dtype)
+
     def step(self, state: tuple[Node, ...], x: Node) -> tuple[tuple[Node, ...], Node]:
         (h,) = state
         given = x @ self.input_weight + self.bias
         carried = h @ self.recurrent_weight
         reset = ops.sigmoid(self._gate(given, 0) + self._gate(carried, 0))
         update = ops.sigmoid(self._gate(given, 1) + self._gate(carried, 1))
-        new = ops.tanh(self._gate(given, 2) + reset * self._gate(carried, 2))
+        new = ops.tanh(self._gate(given, 2) + reset * (self._gate(carried, 2) + self.recurrent_bias))
         h = new + update * (h - new)
         return (h,), h

@@ -37,6 +37,8 @@ def test_against_torch(kind: str) -> None:
         peer.weight_hh_l0.copy_(torch.tensor(weights["recurrent_weight"].T))
         peer.bias_ih_l0.copy_(torch.tensor(weights["bias"]))
         peer.bias_hh_l0.zero_()
+        if kind == "GRU":
+            peer.bias_hh_l0[10:].copy_(torch.tensor(weights["recurrent_bias"]))
     there = torch.tensor(x, requires_grad=True)
     want, last = peer(there)
     want.pow(2).sum().backward()
@@ -48,6 +50,7 @@ def test_against_torch(kind: str) -> None:
     h = last[0] if isinstance(last, tuple) else last
     np.testing.assert_allclose(got["last"], h[0].detach().numpy(), rtol=1e-4, atol=1e-5)
     expected = [there.grad, peer.weight_ih_l0.grad.T, peer.weight_hh_l0.grad.T, peer.bias_ih_l0.grad]
+    expected += [peer.bias_hh_l0.grad[10:]] if kind == "GRU" else []
     for k, gradient in enumerate(expected):
         np.testing.assert_allclose(got[f"d{k}"], gradient.numpy(), rtol=1e-3, atol=1e-4)
 
