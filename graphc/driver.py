@@ -39,6 +39,7 @@ from passes.fuse import SMALL, fuse
 from passes.lower import lower
 from passes.memory import plan_memory, timeline
 from passes.pack import pack_panels
+from passes.prepack import large_constants, prepack
 from passes.rows import SCRATCH
 from passes.scans import merge_scans
 from passes.schedule import schedule_cpu
@@ -525,14 +526,17 @@ def _execute(loops: LoopProgram, options: Options, trace: Trace) -> Executable:
     def mapped(plain: LoopProgram) -> LoopProgram:
         nonlocal spent
         begin = perf_counter()
-        result = schedule(plain, options)
+        result = prepack(schedule(plain, options))
         spent = perf_counter() - begin
         return result
 
     stage = LoopStage(lambda: mapped(loops))
     start = perf_counter()
     cpu = CpuOptions(threads=options.threads, vector=cpu_vector(options), cache=options.cache)
-    executable = compile_program(loops, cpu, schedule=lambda _: stage.program)
+    if large_constants(loops):  # which constants there are is known once it is known how they are read
+        executable = compile_program(stage.program, cpu)
+    else:
+        executable = compile_program(loops, cpu, schedule=lambda _: stage.program)
     total = perf_counter() - start
     count = len(loops.kernels)
     trace.add(Stage("schedule", stage, spent, len(loops.launches), len(loops.launches)))

@@ -31,7 +31,8 @@ class GraphcRunner:
         import graphc
 
         self.work = work
-        self._options = {"threads": threads, **options}
+        frozen = work.kind == "inference" and options.get("target", "cpu") == "cpu"
+        self._options = {"threads": threads, "freeze": frozen, **options}
         self.parameters, self.symbols = self._declare()
         updates, gradients = None, {}
         wrt = list(self.parameters.values())
