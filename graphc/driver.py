@@ -36,6 +36,7 @@ from graphc.verify import verify
 from passes import GRAPH_PIPELINE, LAYOUT, LOOPS, SPLIT
 from passes.bundle import bundle_launches
 from passes.fuse import SMALL, fuse
+from passes.inplace import in_place
 from passes.lower import lower
 from passes.memory import plan_memory, timeline
 from passes.pack import pack_panels
@@ -460,7 +461,7 @@ def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
     fusion = _timed(trace, "fuse", lambda context: fuse(graph, context, enabled=options.fuse, small=small), len(graph))
     loops = _timed(trace, "lower", lambda context: lower(fusion, context, scratch=scratch), len(fusion.groups))
     if options.target == "cpu" and options.fuse:
-        loops = bundle_launches(loops)
+        loops = in_place(bundle_launches(loops))
     loops = _timed(trace, "plan memory", lambda context: stream_outputs(plan_memory(loops)), len(loops.launches))
     return loops
 
