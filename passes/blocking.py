@@ -26,7 +26,7 @@ STREAM_COLUMNS = 4096  # of the sums of such a block: 16 KiB
 STREAM_DEPTH = 4  # of a block where b is read once (matrix times vector): as many streams as a core can prefetch
 ROWS = 512  # rows of a block whose partial sums wait in memory
 CACHED_ROWS = 144  # rows of a that stay in the second cache while strips of b pass by
-TURNED_ROWS, TURNED_COLUMNS = 256, 384  # of a block where a is copied, too: once for all of these columns
+TURNED_ROWS, TURNED_COLUMNS = 256, 512  # of a block where a is copied, too: once for all of these columns
 COLUMNS = 256  # columns of a packed block of b
 PARTIAL = 1024 * 1024  # bytes of partial sums
 RESULT = 10 * 1024 * 1024  # bytes of a result that is written row by row: tiles would wait for its cache lines
@@ -83,7 +83,7 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
     threads = strides.machine.threads if work >= threshold else 1
     streams = count < REUSE and not pack_b
     limits = (ROWS, STREAM_COLUMNS) if streams else (TURNED_ROWS, TURNED_COLUMNS) if pack_a else (ROWS, COLUMNS)
-    parallel, pieces, rows, columns = _share(c, height, width, threads, limits)
+    parallel, pieces, rows, columns = _share(c, height, width, threads, limits, by_rows=bool(pack_a))
     whole = 2 * DEPTH if len(c.contracted) == 1 else DEPTH  # one loop needs half as many visits of the sums
     limit = max(STREAM_DEPTH, 2 * count) if streams else whole
     outer, inner = _depth_blocks(c, limit, parallel if pieces > 1 else None, pieces)
@@ -136,10 +136,13 @@ def _pack_a(c: Contraction, access: Access, strips: int) -> str:
     return ""
 
 
-def _share(c: Contraction, height: int, width: int, threads: int, limits: tuple[int, int]) -> tuple[
-    Var | None, int, tuple[Segment, ...], tuple[Segment, ...]
-]:  # fmt: skip
-    """The loop that threads share, into how many pieces the contracted loops are cut, blocks of rows and of columns."""
+def _share(
+    c: Contraction, height: int, width: int, threads: int, limits: tuple[int, int], *, by_rows: bool
+) -> tuple[Var | None, int, tuple[Segment, ...], tuple[Segment, ...]]:
+    """The loop that threads share, into how many pieces the contracted loops are cut, blocks of rows and of columns.
+
+    ``by_rows``: rows are shared where there are more of them than columns, since each thread copies its own rows of a.
+    """
     tall, most = limits
     n, row = c.lane.extent, c.row
     m = row.extent if row is not None else 1
@@ -154,7 +157,8 @@ def _share(c: Contraction, height: int, width: int, threads: int, limits: tuple[
     for var in (*c.batch, *c.columns):
         if var.extent >= threads:
             return var, 1, rows, columns
-    if n % (threads * width) == 0:
+    by_rows = by_rows and m > n and m >= 2 * height * threads
+    if n % (threads * width) == 0 and not by_rows:
         counts = [k for k in range(threads, n // width + 1, threads) if n % (k * width) == 0]
         count = next((k for k in counts if n // k <= most), threads)
         return c.lane, 1, rows, (Segment(0, count, n // count),)

@@ -278,7 +278,7 @@ class Template:
         assert c.row is not None
         depth = self.depth(sizes)
         high = self.padded(segment.size)
-        panel = self.alloc("rows", (segment.count, prod(v.extent for v in depth), high))
+        panel = self.alloc("rows", (segment.count, prod(v.extent for v in depth) + 1, high))
         row = Var(f"{c.row.name}_i", high)
         base = start[c.row] + segment.start
         inside = (c.row.extent - 1 - (base + row).bounds[1]) // segment.size + 1  # tiles that end within the rows
@@ -290,9 +290,8 @@ class Template:
             mapping = {**start, c.row: base + at * segment.size + row, **self.depth_index(start, depth)}
             code = self.bounded(c.a, mapping, c.row, ragged)
             store = Store(panel.name, (at, linear(depth), Index.of(row)), c.a.value)
-            copy = nested(depth, (For(row, "vector", (*code, store)),))
-            parts += (For(tile, "serial", copy),) if count else ()
-        return panel, parts
+            parts += (For(tile, "serial", (For(row, "vector", (*code, store)),)),) if count else ()
+        return panel, nested(depth, parts)
 
     # --- tiles -----------------------------------------------------------------------------------------------------
 
