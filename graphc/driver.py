@@ -27,7 +27,7 @@ from graphc.freeze import Snapshot, snapshot
 from graphc.freeze import freeze as freeze_parameters
 from graphc.garbage import collector_paused
 from graphc.ir import Graph, Node, picture
-from graphc.loops.ir import LoopProgram
+from graphc.loops.ir import Kernel, LoopProgram
 from graphc.loops.text import print_program
 from graphc.parallelism import default_threads
 from graphc.specialise import specialise
@@ -39,6 +39,7 @@ from passes.fuse import SMALL, fuse
 from passes.inplace import in_place
 from passes.lower import lower
 from passes.memory import plan_memory, timeline
+from passes.once import is_mapped, pack_once
 from passes.pack import pack_panels
 from passes.prepack import large_constants, prepack
 from passes.rows import SCRATCH
@@ -461,7 +462,8 @@ def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
     fusion = _timed(trace, "fuse", lambda context: fuse(graph, context, enabled=options.fuse, small=small), len(graph))
     loops = _timed(trace, "lower", lambda context: lower(fusion, context, scratch=scratch), len(fusion.groups))
     if options.target == "cpu" and options.fuse:
-        loops = in_place(bundle_launches(loops))
+        bits, threads = cpu_vector(options).bits, options.threads
+        loops = pack_once(in_place(bundle_launches(loops)), lambda kernel: _mapped(kernel, bits, threads))
     loops = _timed(trace, "plan memory", lambda context: stream_outputs(plan_memory(loops)), len(loops.launches))
     return loops
 
@@ -473,11 +475,15 @@ def schedule(loops: LoopProgram, options: Options) -> LoopProgram:
 
 def schedule_for(loops: LoopProgram, vector_bits: int, threads: int) -> LoopProgram:
     """The loops mapped for vectors of so many bits, whatever this machine has, and so many threads."""
-    kernels = {
-        name: pack_panels(schedule_cpu(kernel, vector_bits=vector_bits, threads=threads).kernel)
-        for name, kernel in loops.kernels.items()
-    }
+    kernels = {name: _mapped(kernel, vector_bits, threads) for name, kernel in loops.kernels.items()}
     return replace(loops, kernels=kernels)
+
+
+def _mapped(kernel: Kernel, vector_bits: int, threads: int) -> Kernel:
+    """A kernel for the CPU; itself if it is mapped already (see :mod:`passes.once`)."""
+    if is_mapped(kernel):
+        return kernel
+    return pack_panels(schedule_cpu(kernel, vector_bits=vector_bits, threads=threads).kernel)
 
 
 def _timed(trace: Trace, name: str, run: Callable[[Any], Any], before: int) -> Any:
