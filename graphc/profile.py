@@ -23,6 +23,7 @@ from graphc.errors import InputError, TargetUnavailable
 from graphc.loops.cost import kernel_cost
 from graphc.targets.cpu.recorder import Event, Recording
 from graphc.targets.cpu.roofline import Roofline
+from passes.reuse import counterparts
 
 if TYPE_CHECKING:
     from graphc.driver import Program
@@ -221,11 +222,11 @@ def _rows(loops: Any, recording: Recording) -> tuple[ProfileRow, ...]:
         cost = costs[launch.kernel]
         nodes = launch.nodes or loops.kernels[launch.kernel].nodes
         lines = [str(n.source) for n in nodes if n.source]
-        # the kernel may have been made for other nodes: its statements' nodes stand for the launch's, one by one
-        own = dict(zip(loops.kernels[launch.kernel].nodes, nodes, strict=True))
+        # the kernel may have been made for other nodes, which stand for the launch's
+        own = counterparts(loops.kernels[launch.kernel], launch)
         work: Counter[str] = Counter()
         for node, count in cost.work.items():
-            source = own.get(node, node).source
+            source = own.get(node, (node,))[0].source
             if source:
                 work[str(source)] += count
         times = max(int(runs), 1)

@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 from graphc.ir import Node
 from graphc.loops import ir
 from graphc.ops.declare import Contraction, Template
+from passes.reuse import counterparts
 
 MOST = 8  # nests of a bundle; bounds the machine code that equal launches no longer share
 SMALL = 1 << 14  # iterations of a kernel: larger ones are not bound by the cost of a launch
@@ -76,7 +78,7 @@ def _rebuilt(program: ir.LoopProgram, runs: list[list[ir.Launch]]) -> ir.LoopPro
         if len(run) == 1:
             launches.append(replace(run[0], kernel=name))
         else:
-            launches.append(ir.Launch(name, buffers, run[0].site_base, kernel.nodes))
+            launches.append(ir.Launch(name, buffers, run[0].site_base, kernel.nodes, lowered=kernel))
     return replace(program, kernels=kernels, launches=tuple(launches))
 
 
@@ -94,34 +96,40 @@ def _bundle(run: list[ir.Launch], program: ir.LoopProgram) -> tuple[ir.Kernel, t
             elif old.access != param.access and old.access != "out":  # what a nest has made, later ones may read
                 params[buffer] = replace(old, access="inout")
             renamed[param.name] = params[buffer].name
-        body += _renamed(kernel.body, renamed, f"n{number}_")
+        own = {} if launch.nodes is kernel.nodes else counterparts(kernel, launch)
+        body += _renamed(kernel.body, renamed, f"n{number}_", own)
     nodes = tuple(dict.fromkeys(n for launch in run for n in launch.nodes))
     return ir.Kernel("", tuple(params.values()), tuple(body), nodes), tuple(params)
 
 
-def _renamed(body: tuple[ir.Stmt, ...], buffers: Mapping[str, str], prefix: str) -> list[ir.Stmt]:
-    """A body with other buffers, and a prefix to the names of its values."""
+def _renamed(
+    body: tuple[ir.Stmt, ...], buffers: Mapping[str, str], prefix: str, own: Mapping[Node, tuple[Node, ...]]
+) -> list[ir.Stmt]:
+    """A body with other buffers, a prefix to the names of its values, and nodes of its own."""
 
     def value(operand: ir.Operand) -> ir.Operand:
         return prefix + operand if isinstance(operand, str) else operand
+
+    def of(stmt: ir.Let | ir.Load | ir.Store | ir.IndexValue | ir.Accumulator | ir.Accumulate | ir.ReadAccumulator) -> Any:
+        return tuple(n for node in stmt.nodes for n in own.get(node, (node,))) if own else stmt.nodes
 
     result: list[ir.Stmt] = []
     for stmt in body:
         match stmt:
             case ir.Let():
-                result.append(replace(stmt, name=prefix + stmt.name, args=tuple(map(value, stmt.args))))
+                result.append(replace(stmt, name=prefix + stmt.name, args=tuple(map(value, stmt.args)), nodes=of(stmt)))
             case ir.Load():
-                result.append(replace(stmt, name=prefix + stmt.name, buffer=buffers[stmt.buffer]))
+                result.append(replace(stmt, name=prefix + stmt.name, buffer=buffers[stmt.buffer], nodes=of(stmt)))
             case ir.Store():
-                result.append(replace(stmt, buffer=buffers[stmt.buffer], value=value(stmt.value)))
+                result.append(replace(stmt, buffer=buffers[stmt.buffer], value=value(stmt.value), nodes=of(stmt)))
             case ir.IndexValue() | ir.Accumulator():
-                result.append(replace(stmt, name=prefix + stmt.name))
+                result.append(replace(stmt, name=prefix + stmt.name, nodes=of(stmt)))
             case ir.Accumulate():
-                result.append(replace(stmt, accumulator=prefix + stmt.accumulator, value=value(stmt.value)))
+                result.append(replace(stmt, accumulator=prefix + stmt.accumulator, value=value(stmt.value), nodes=of(stmt)))
             case ir.ReadAccumulator():
-                result.append(replace(stmt, name=prefix + stmt.name, accumulator=prefix + stmt.accumulator))
+                result.append(replace(stmt, name=prefix + stmt.name, accumulator=prefix + stmt.accumulator, nodes=of(stmt)))
             case ir.For() | ir.If():
-                result.append(replace(stmt, body=tuple(_renamed(stmt.body, buffers, prefix))))
+                result.append(replace(stmt, body=tuple(_renamed(stmt.body, buffers, prefix, own))))
             case _:
                 result.append(stmt)
     return result

@@ -61,7 +61,7 @@ class Kernels:
         self.made: dict[str, ir.Kernel] = {}
         self.sites: list[Site] = []
         self.names: dict[object, str] = {}
-        self.known: dict[object, tuple[str, tuple[int, ...], tuple[tuple[int, int], ...]]] = {}
+        self.known: dict[object, tuple[str, tuple[int, ...], tuple[tuple[int, int], ...], ir.Kernel]] = {}
 
     def launch(self, group: Group, fusion: Fusion, names: Mapping[Node, str]) -> ir.Launch:
         """The launch of a group on buffers named by ``names``."""
@@ -70,9 +70,11 @@ class Kernels:
             kernel, buffers, found = lower_group(group, fusion, names, self.scratch, self.context)
             name = self.add(kernel, _label(group), shape.nodes)
             places = tuple(shape.buffers.index(b) for b in buffers)
-            self.known[shape.key] = (name, places, tuple((shape.nodes.index(s.node), s.extent) for s in found))
-        name, places, guards = self.known[shape.key]
-        launch = ir.Launch(name, tuple(shape.buffers[p] for p in places), len(self.sites), shape.nodes)
+            guards = tuple((shape.nodes.index(s.node), s.extent) for s in found)
+            self.known[shape.key] = (name, places, guards, replace(kernel, nodes=shape.nodes))
+        name, places, guards, lowered = self.known[shape.key]
+        buffers = tuple(shape.buffers[p] for p in places)
+        launch = ir.Launch(name, buffers, len(self.sites), shape.nodes, lowered=lowered)
         self.sites.extend(Site(shape.nodes[node], extent) for node, extent in guards)
         return launch
 
@@ -88,10 +90,10 @@ class Kernels:
         variables = loop_variables(value.type.static_shape)
         index = identity_index(variables, len(variables))
         looped = tuple(v for v in variables if v.extent != 1)
-        body = nest(looped, (ir.Load("v0", "b0", index, value.dtype), ir.Store("b1", index, "v0")))
+        body = nest(looped, (ir.Load("v0", "b0", index, value.dtype, nodes=(value,)), ir.Store("b1", index, "v0", nodes=(value,))))
         params = (ir.Buffer("b0", value.type, "in"), ir.Buffer("b1", value.type, "out"))
-        name = self.add(ir.Kernel("", params, body, (value,)), "copy", (value,))
-        return ir.Launch(name, (source, target), nodes=(value,))
+        kernel = ir.Kernel("", params, body, (value,))
+        return ir.Launch(self.add(kernel, "copy", (value,)), (source, target), nodes=(value,), lowered=kernel)
 
 
 # --- loops ---------------------------------------------------------------------------------------------------------

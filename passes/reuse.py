@@ -16,9 +16,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from graphc.ir import Node, attrs_key
+from graphc.loops import ir
+from graphc.ops.declare import Movement
 from passes.groups import Fusion, Group, base_of
 
-__all__ = ["Shape", "shape_of"]
+__all__ = ["Shape", "counterparts", "shape_of"]
 
 
 @dataclass(frozen=True)
@@ -76,3 +78,43 @@ def _plain(value: Any, local: Mapping[Node, int]) -> Any:
     if isinstance(value, dict):
         return tuple((_plain(k, local), _plain(v, local)) for k, v in value.items())
     return value
+
+
+def counterparts(kernel: ir.Kernel, launch: ir.Launch) -> dict[Node, tuple[Node, ...]]:
+    """For each node that a plain kernel's statements name, the nodes of ``launch`` that it stands for.
+
+    A kernel is made once, for the first nodes that need it. Two steps lead to another launch's: the statements that were
+    lowered for its shape are the kernel's one by one; and nodes of one shape are numbered alike, as are their operands.
+    """
+    made = launch.lowered
+    if made is None:
+        return {n: (n,) for n in launch.nodes}
+    own = _alike(made.nodes, launch.nodes)
+    found: dict[Node, dict[Node, None]] = {}
+    for (stmt, _), (same, _) in zip(kernel.statements(), made.statements(), strict=True):
+        if not isinstance(stmt, (ir.For, ir.If, ir.Alloc, ir.Barrier)):
+            assert type(stmt) is type(same), f"kernel {kernel.name} is not what launch {launch.kernel} was lowered to"
+            mine, theirs = stmt.nodes, same.nodes
+            paired = [(m, (t,)) for m, t in zip(mine, theirs, strict=True)] if len(mine) == len(theirs) else [(m, theirs) for m in mine]
+            for node, others in paired:
+                found.setdefault(node, {}).update(dict.fromkeys(own.get(other, other) for other in others))
+    for node, other in zip(kernel.nodes, made.nodes, strict=False):  # nodes that no statement names: shapes moved
+        if node not in found and node.op is other.op:
+            found[node] = {own.get(other, other): None}
+    return {node: tuple(others) for node, others in found.items()}
+
+
+def _alike(nodes: tuple[Node, ...], others: tuple[Node, ...]) -> dict[Node, Node]:
+    """Members of two groups of one shape, with their operands; operands that only move a value lead to their own."""
+    if nodes == others:
+        return {}
+    found = dict(zip(nodes, others, strict=True))
+    stack = list(found.items())
+    while stack:
+        node, other = stack.pop()
+        for a, b in zip(node.inputs, other.inputs, strict=True):
+            if a not in found:
+                found[a] = b
+                if isinstance(a.op.lowering, Movement) and a.op is b.op:
+                    stack.append((a, b))
+    return found

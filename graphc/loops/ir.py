@@ -319,7 +319,8 @@ class Launch:
 
     ``nodes`` are the graph nodes that this launch computes, by age, as the kernel's are: launches that share a kernel
     still lead back to lines of their own. ``offsets`` are bytes into each buffer (none: all 0): a step of a loop runs
-    on its own part of a sequence, one launch a step.
+    on its own part of a sequence, one launch a step. ``lowered`` is the kernel as it was first made for nodes of this
+    shape: the same statements, whose nodes stand one by one for the launch's (:func:`passes.reuse.counterparts`).
     """
 
     kernel: str
@@ -327,6 +328,7 @@ class Launch:
     site_base: int = 0
     nodes: tuple[Any, ...] = field(default=(), compare=False)
     offsets: tuple[int, ...] = ()
+    lowered: Kernel | None = field(default=None, compare=False, repr=False)
 
     def placed(self) -> tuple[tuple[str, int], ...]:
         """Buffers with their offsets in bytes."""

@@ -32,7 +32,7 @@ from graphc.targets.cpu.frame import I64, Frame, SerialVar, scalar_of
 from graphc.targets.cpu.host import VectorTarget
 from graphc.targets.cpu.lanes import Bank, Lanes, Point, Value
 from graphc.targets.cpu.launches import print_entry
-from graphc.targets.cpu.llvm_text import Module, VType
+from graphc.targets.cpu.llvm_text import Function, Module, VType
 from graphc.targets.cpu.locals import apart, own_statements, place_locals
 from graphc.targets.cpu.statements import cut, index_values, inside, only_summed, operands
 
@@ -120,9 +120,7 @@ class KernelEmitter:
         """Outline a parallel loop; addresses and what it reads of the values before it are passed in 8-byte slots."""
         name = f"k_{self.kernel.name}_p{self.bodies}"
         self.bodies += 1
-        outlined = self.module.function(
-            name, [("ptr", "arguments"), (I64, "begin"), (I64, "end")], linkage="internal", attributes=self.attributes
-        )
+        outlined = self.outlined(name, loop)
         inner = Frame(outlined, self.width, self.buffers, {}, "null", "", "", frame.streams)
         sent: list[tuple[str, str]] = []  # type, operand
 
@@ -154,6 +152,11 @@ class KernelEmitter:
         self.flush(inner)
         outlined.ret()
         self.call_outlined(frame, name, loop.var.extent, sent)
+
+    def outlined(self, name: str, loop: ir.For) -> Function:
+        """Begin the function that the body of a parallel loop becomes."""
+        parameters: list[tuple[str | VType, str]] = [("ptr", "arguments"), (I64, "begin"), (I64, "end")]
+        return self.module.function(name, parameters, linkage="internal", attributes=self.attributes)
 
     def call_outlined(self, frame: Frame, name: str, extent: int, sent: Sequence[tuple[str, str]]) -> None:
         f = frame.function
@@ -228,10 +231,14 @@ class KernelEmitter:
             case "vector":
                 self.block(frame, loop.body, lanes.vectorised(loop.var, self.width))
             case "cut":
-                for part in cut(loop, MAX_CHUNKS * self.width):
+                for part in self.parts(loop):
                     self.statement(frame, part, lanes)
             case _:
                 self.serial(frame, loop, lanes)
+
+    def parts(self, loop: ir.For) -> tuple[ir.Stmt, ...]:
+        """A lane loop that is too long as loops that are not."""
+        return cut(loop, MAX_CHUNKS * self.width)
 
     def how(self, loop: ir.For) -> str:
         """How a loop is printed. Lock step is a permission: lanes too many, or lanes of lanes, may as well run in order."""
