@@ -10,6 +10,7 @@ from passes.expand import expand
 from passes.fold import fold
 from passes.layout import layout
 from passes.motion import loops
+from passes.parts import parts
 from passes.simplify import EXACT, simplify
 from passes.split import split
 from passes.stabilise import stabilise
@@ -31,7 +32,12 @@ def _body(graph: Graph) -> Graph:
     return LOOPS.run(GRAPH_PIPELINE.run(graph, check="off"), check="off")
 
 
-LAYOUT = Pipeline((Pass("layout", layout, why="turns what fusion reads into what vectors can read"),))
+LAYOUT = Pipeline(
+    (
+        Pass("parts", parts, why="after all that looks at sums term by term; before copies of results are made"),
+        Pass("layout", layout, why="turns what fusion reads into what vectors can read"),
+    )
+)
 LOOPS = Pipeline(
     (
         Pass(
