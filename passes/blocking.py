@@ -22,14 +22,19 @@ from passes.strides import Strides
 from passes.tiles import register_tile
 
 DEPTH = 160  # contracted iterations of a block: 16 float32 columns of them, and 6 rows of a, stay in the first cache
+WHOLE, STRIP = (
+    1024,
+    64 * 1024,
+)  # of a block of one contracted loop, and bytes of its strip, which streams from the second cache
 STREAM_COLUMNS = 4096  # of the sums of such a block: 16 KiB
 STREAM_DEPTH = 4  # of a block where b is read once (matrix times vector): as many streams as a core can prefetch
 ROWS = 512  # rows of a block whose partial sums wait in memory
-CACHED_ROWS = 144  # rows of a that stay in the second cache while strips of b pass by
+CACHED_ROWS, CACHED = 144, 288 * 1024  # rows and bytes of a that stay in the second cache while strips of b pass by
 TURNED_ROWS, TURNED_COLUMNS = 256, 512  # of a block where a is copied, too: once for all of these columns
 COLUMNS = 256  # columns of a packed block of b
 PARTIAL = 1024 * 1024  # bytes of partial sums
 RESULT = 10 * 1024 * 1024  # bytes of a result that is written row by row: tiles would wait for its cache lines
+UPDATED = 2  # arrays of the result's size that an epilogue reads from which on it is done row by row, too
 FAR = 512  # bytes between rows of b from which on they are worth bringing together
 NEAR = 24 * 1024  # bytes that a block of b may span
 REUSE = 12  # rows that must read a packed strip for the copy to pay
@@ -84,18 +89,37 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
     streams = count < REUSE and not pack_b
     limits = (ROWS, STREAM_COLUMNS) if streams else (TURNED_ROWS, TURNED_COLUMNS) if pack_a else (ROWS, COLUMNS)
     parallel, pieces, rows, columns = _share(c, height, width, threads, limits, by_rows=bool(pack_a))
-    whole = 2 * DEPTH if len(c.contracted) == 1 else DEPTH  # one loop needs half as many visits of the sums
-    limit = max(STREAM_DEPTH, 2 * count) if streams else whole
+    itemsize = c.accumulator.dtype.itemsize
+    limit = max(STREAM_DEPTH, 2 * count) if streams else _depth(c, width * itemsize)
     outer, inner = _depth_blocks(c, limit, parallel if pieces > 1 else None, pieces)
     room = prod(v.extent for v in c.rows[:-1]) * max(s.size for s in rows) * max(s.size for s in columns)
-    small = room * c.accumulator.dtype.itemsize <= PARTIAL
-    large = c.lane.extent * count * c.accumulator.dtype.itemsize >= RESULT
+    small = room * itemsize <= PARTIAL
+    large = c.lane.extent * count * itemsize >= RESULT or _updates(c)
     deep = strips > 1 and c.depth >= 4 * limit if streams else c.depth > limit
     if pieces == 1 and (parallel in c.rows[:-1] or not small or not (deep or large)):
         outer, inner = (), c.contracted
     elif not outer:
         outer = ((c.contracted[0], (Segment(0, 1, c.contracted[0].extent),)),)
-    return Blocking(height, width, rows, columns, outer, inner, CACHED_ROWS, pack_a, pack_b, parallel, pieces)
+    cached = _cached_rows(min(c.depth, limit) * itemsize, height, lanes if pack_a == "strips" else height)
+    return Blocking(height, width, rows, columns, outer, inner, cached, pack_a, pack_b, parallel, pieces)
+
+
+def _depth(c: Contraction, row: int) -> int:
+    """Iterations of a block: one loop may run long, and so visit the sums less often (or never, where one block is all)."""
+    return DEPTH if len(c.contracted) > 1 else max(2 * DEPTH, min(WHOLE, STRIP // row))
+
+
+def _cached_rows(row: int, height: int, stored: int) -> int:
+    """Rows of ``row`` bytes, whole tiles of them; ``stored`` rows of the copy hold a tile."""
+    fitting = CACHED * height // (row * max(stored, height))
+    return min(CACHED_ROWS, max(fitting // height, 4) * height)
+
+
+def _updates(c: Contraction) -> bool:
+    """Whether the epilogue reads several arrays of the result's size (an optimizer's): row by row, memory keeps up with it."""
+    reads = [s for s in c.epilogue if isinstance(s, Load) and c.row is not None]
+    moving = [s for s in reads if all(any(v in i.variables for i in s.index) for v in (c.row, c.lane))]
+    return len(moving) >= UPDATED
 
 
 class Access:

@@ -24,6 +24,7 @@ SHAPES = [
     (17, 17, 17), (47, 48, 49), (48, 49, 47), (49, 47, 48), (100, 1, 16), (100, 2, 17), (1000, 15, 16), (16, 1000, 2),
     (100, 100, 100), (15, 100, 1000), (100, 47, 1000), (17, 16, 1000), (1, 1000, 1000), (1000, 1, 100), (1000, 17, 1),
     (217, 160, 640), (256, 264, 700), (300, 24, 1009),
+    (100, 48, 1300), (230, 256, 1024),
 ]  # fmt: skip
 
 
@@ -72,6 +73,25 @@ kernel mm(in x: f32[{M}, {K}], in w: f32[{K}, {N}], in b: f32[{N}], out y: f32[{
     %4 = load b[j]
     %5 = add(%3, %4)
     store y[i, j] = %5
+  }} }}
+}}
+"""
+UPDATE = """
+kernel step(in x: f32[{M}, {K}], in w: f32[{K}, {N}], inout p: f32[{M}, {N}], in q: f32[{M}, {N}]) {{
+  for i in {M} {{ for j in {N} {{
+    acc %a: f32 = add
+    for k in {K} {{
+      %0 = load x[i, k]
+      %1 = load w[k, j]
+      %2 = mul(%0, %1)
+      %a add= %2
+    }}
+    %3 = value %a
+    %4 = load p[i, j]
+    %5 = load q[i, j]
+    %6 = mul(%3, %5)
+    %7 = sub(%4, %6)
+    store p[i, j] = %7
   }} }}
 }}
 """
@@ -143,9 +163,11 @@ CASES = {
     "near": (made(MATMUL, M=17, N=16, K=33), set()),
     "ragged columns": (made(MATMUL, M=40, N=10, K=33), {"strips"}),
     "far rows": (made(MATMUL, M=48, N=160, K=20), {"strips"}),
-    "deep": (made(MATMUL, M=13, N=16, K=400), {"sums"}),
-    "deep and far": (made(MATMUL, M=30, N=160, K=330), {"sums", "strips"}),
-    "blocks of rows": (made(MATMUL, M=230, N=24, K=330), {"sums"}),
+    "long rows": (made(MATMUL, M=13, N=16, K=400), set()),
+    "deep": (made(MATMUL, M=13, N=16, K=1100), {"sums"}),
+    "deep and far": (made(MATMUL, M=14, N=160, K=1100), {"sums", "strips"}),
+    "blocks of rows": (made(MATMUL, M=230, N=24, K=1100), {"sums"}),
+    "an update": (made(UPDATE, M=14, N=24, K=30), {"sums"}),
     "deep and small": (made(MATMUL, M=7, N=9, K=1040), set()),
     "vector": (made(MATMUL, M=1, N=200, K=80), {"sums"}),
     "window": (made(WINDOW, N=20), {"strips"}),
