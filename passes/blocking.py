@@ -32,7 +32,8 @@ ROWS = 512  # rows of a block whose partial sums wait in memory
 CACHED_ROWS, CACHED = 144, 288 * 1024  # rows and bytes of a that stay in the second cache while strips of b pass by
 TURNED_ROWS, TURNED_COLUMNS = 256, 512  # of a block where a is copied, too: once for all of these columns
 COLUMNS = 256  # columns of a packed block of b
-PARTIAL = 1024 * 1024  # bytes of partial sums
+PARTIAL = 1280 * 1024  # bytes of partial sums: half as much again as a block of the sizes above
+PANEL = 2 * 1024 * 1024  # bytes of a packed block of b: it lies on a thread's stack
 RESULT = 10 * 1024 * 1024  # bytes of a result that is written row by row: tiles would wait for its cache lines
 UPDATED = 2  # arrays of the result's size that an epilogue reads from which on it is done row by row, too
 FAR = 512  # bytes between rows of b from which on they are worth bringing together
@@ -87,10 +88,12 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
     pack_a = _pack_a(c, access, strips)
     threads = strides.machine.threads if work >= threshold else 1
     streams = count < REUSE and not pack_b
-    limits = (ROWS, STREAM_COLUMNS) if streams else (TURNED_ROWS, TURNED_COLUMNS) if pack_a else (ROWS, COLUMNS)
-    parallel, pieces, rows, columns = _share(c, height, width, threads, limits, by_rows=bool(pack_a))
     itemsize = c.accumulator.dtype.itemsize
-    limit = max(STREAM_DEPTH, 2 * count) if streams else _depth(c, width * itemsize)
+    tall, most = (ROWS, STREAM_COLUMNS) if streams else (TURNED_ROWS, TURNED_COLUMNS) if pack_a else (ROWS, COLUMNS)
+    limits = (tall, most * 4 // max(itemsize, 4))
+    parallel, pieces, rows, columns = _share(c, height, width, threads, limits, by_rows=bool(pack_a))
+    panel = max(s.size for s in columns) * itemsize
+    limit = max(STREAM_DEPTH, 2 * count) if streams else _depth(c, width * itemsize, panel)
     outer, inner = _depth_blocks(c, limit, parallel if pieces > 1 else None, pieces)
     room = prod(v.extent for v in c.rows[:-1]) * max(s.size for s in rows) * max(s.size for s in columns)
     small = room * itemsize <= PARTIAL
@@ -104,9 +107,12 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
     return Blocking(height, width, rows, columns, outer, inner, cached, pack_a, pack_b, parallel, pieces)
 
 
-def _depth(c: Contraction, row: int) -> int:
-    """Iterations of a block: one loop may run long, and so visit the sums less often (or never, where one block is all)."""
-    return DEPTH if len(c.contracted) > 1 else max(2 * DEPTH, min(WHOLE, STRIP // row))
+def _depth(c: Contraction, strip: int, panel: int) -> int:
+    """Iterations of a block: one loop may run long, and so visit the sums less often (or never, where one block is all).
+
+    ``strip``, ``panel``: bytes of a strip and of the whole block of b for each of them.
+    """
+    return DEPTH if len(c.contracted) > 1 else max(2 * DEPTH, min(WHOLE, STRIP // strip, PANEL // panel))
 
 
 def _cached_rows(row: int, height: int, stored: int) -> int:
@@ -195,8 +201,13 @@ def _share(
         left = (Segment(each * count, 1, m - each * count),) if m % count else ()
         return row, 1, (Segment(0, count, each), *left), columns
     if n >= 2 * width * threads:
-        each = n // (threads * width) * width
-        return c.lane, 1, rows, (Segment(0, threads, each), Segment(threads * each, 1, n - threads * each))
+        count = threads * -(-n // (threads * most))
+        first = Segment(0, count, n // (count * width) * width)
+        done = count * first.size
+        rest = (
+            [Segment(done + s.start, s.count, s.size) for s in near_blocks(n - done, most, width)] if done < n else []
+        )
+        return c.lane, 1, rows, (first, *rest)
     return None, 1, rows, columns
 
 

@@ -7,10 +7,12 @@ import pytest
 
 import graphc
 from graphc import ops
+from graphc.driver import as_graph, build_loops
 from graphc.loops.interpreter import run_kernel
 from graphc.loops.ir import Alloc, Kernel
 from graphc.loops.parse import parse_kernel
 from graphc.loops.verify import verify_kernel
+from graphc.trace import Trace
 from passes.bands import band_of
 from passes.blocking import plan_blocks
 from passes.contract import recognise
@@ -191,6 +193,20 @@ def test_every_blocking_keeps_the_meaning(name: str, threads: int) -> None:
         np.testing.assert_allclose(got.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-4)
         if bits == 256 and threads == 1:
             assert packed(scheduled) == copies
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(380, 760, 5000), (20, 30_007, 700), (700, 380, 5000), (400, 768, 2048)], ids=str)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_a_thread_keeps_on_its_stack_is_bounded(shape: tuple[int, int, int], threads: int, dtype: str) -> None:
+    m, n, k = shape
+    for turned in (False, True):
+        a, w = ops.input("a", (k, m) if turned else (m, k), dtype), ops.input("w", (k, n), dtype)
+        graph, _ = as_graph((ops.transpose(a) if turned else a) @ w, None, "f")
+        (kernel,) = build_loops(graph, graphc.compile(a, threads=threads).options, Trace()).kernels.values()
+        scheduled = schedule_cpu(kernel, threads=threads).kernel
+        local = [s.buffer.type.nbytes for s, _ in scheduled.statements() if isinstance(s, Alloc)]
+        assert max(local, default=0) < 2.5 * 2**20
 
 
 def test_threads_that_share_a_depth_add_up_in_one_order() -> None:
