@@ -26,11 +26,12 @@ from graphc.errors import CompileError, GraphError
 from graphc.freeze import Snapshot, snapshot
 from graphc.freeze import freeze as freeze_parameters
 from graphc.garbage import collector_paused
-from graphc.ir import Graph, Node, picture
+from graphc.ir import Graph, Node, Variable, picture
 from graphc.loops.ir import Kernel, LoopProgram
 from graphc.loops.text import print_program
 from graphc.parallelism import default_threads
 from graphc.specialise import specialise
+from graphc.structure import Structure, structure
 from graphc.trace import Observer, Stage, Trace
 from graphc.verify import verify
 from passes import GRAPH_PIPELINE, LAYOUT, LOOPS, SPLIT
@@ -49,6 +50,9 @@ from passes.stream import stream_outputs
 
 if TYPE_CHECKING:
     from graphc.profile import Profile
+    from graphc.targets.cpu.plan import Plan
+    from graphc.targets.cpu.program import CpuOptions
+    from graphc.targets.cpu.program_cache import ProgramCache
 
 Target: TypeAlias = Literal["interpreter", "cpu", "cuda"]
 Check: TypeAlias = Literal["off", "verify", "every-pass"]
@@ -90,27 +94,69 @@ class Options:
     freeze: bool = False
 
 
-@dataclass
-class Specialisation:
-    """A program compiled for one set of sizes."""
+@dataclass(frozen=True)
+class Derived:
+    """What the passes make of a graph for one set of sizes.
 
-    sizes: Mapping[str, int]
+    Attributes:
+        graph: with sizes, before the passes. trace: their stages.
+        loops: before they are scheduled (None for the interpreter). mapped: scheduled for the cpu.
+    """
+
     graph: Graph
     trace: Trace
-    reason: str
     loops: LoopProgram | None = None
+    mapped: LoopStage | None = None
+
+    def runnable(self) -> LoopProgram:
+        """The loops that are compiled for the cpu: scheduled ones where only they say which constants there are."""
+        assert self.loops is not None
+        return self.scheduled() if large_constants(self.loops) else self.loops
+
+    def scheduled(self) -> LoopProgram:
+        """The loops mapped to vectors and threads, made once."""
+        assert self.mapped is not None
+        return self.mapped.program
+
+
+@dataclass
+class Specialisation:
+    """A program compiled for one set of sizes.
+
+    Attributes:
+        reason: why it was compiled.
+        types, results, variables: of the arrays that its code takes. graph_variables: those that the graph reads or updates.
+        cache: "hit" if it came from the cache as a whole, so that no pass has run; else "miss: " and why.
+        derive: gives what the passes make of it, at the first call if it came from the cache.
+    """
+
+    sizes: Mapping[str, int]
+    reason: str
+    derive: Callable[[], Derived]
+    cache: str = ""
     executable: Executable | None = None
     seconds: float = 0.0
     types: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = field(default_factory=dict)
     variables: list[np.ndarray] = field(default_factory=list)
+    graph_variables: tuple[Variable, ...] = ()
     results: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = field(default_factory=list)
     native: Any = None  # graphc.targets.cpu.step.NativeStep, where the target has one
     call: Callable[..., Any] = field(default=lambda inputs, out=None: NotImplemented)
 
     @property
-    def graph_variables(self) -> tuple[Any, ...]:
-        """The variables that the graph reads or updates."""
-        return tuple(node.attrs["variable"] for node in self.graph.parameters)
+    def graph(self) -> Graph:
+        """The graph with its sizes, before the passes."""
+        return self.derive().graph
+
+    @property
+    def trace(self) -> Trace:
+        """The stages of the compilation."""
+        return self.derive().trace
+
+    @property
+    def loops(self) -> LoopProgram | None:
+        """The loops before they are scheduled (None for the interpreter)."""
+        return self.derive().loops
 
 
 class Program:
@@ -131,7 +177,6 @@ class Program:
     """
 
     def __init__(self, graph: Graph, options: Options, single: bool, observers: Sequence[Observer] = ()) -> None:
-        verify(graph)
         self.graph = graph
         self.options = options
         self._single = single
@@ -139,11 +184,14 @@ class Program:
         self._lock = threading.RLock()
         self._specialisations: dict[tuple[Any, ...], Specialisation] = {}
         self._latest: Specialisation | None = None
+        self._structure: Structure | None = None
         self._frozen: Snapshot = snapshot(graph) if options.freeze else {}
         self._call: Callable[..., Any] = lambda inputs, out=None: NotImplemented
         self._names = tuple(n.name for n in graph.inputs)
         self._expected = frozenset(self._names)
-        if not graph.symbols:
+        if graph.symbols:
+            verify(graph)
+        else:
             self.specialise({})
 
     # --- calling ---------------------------------------------------------------------------------------------------
@@ -260,6 +308,70 @@ class Program:
     @collector_paused()
     def _compile(self, sizes: dict[str, int]) -> Specialisation:
         start = perf_counter()
+        place, why = self._place(sizes)
+        made = self._restored(place, sizes) if place is not None else None
+        if isinstance(made, str):
+            why = made
+        if not isinstance(made, Specialisation):
+            made = self._built(sizes, place, why)
+        self._connect(made)
+        made.seconds = perf_counter() - start
+        return made
+
+    def _place(self, sizes: Mapping[str, int]) -> tuple[ProgramCache | None, str]:
+        """Where the cache keeps the whole program; None, and why, where it does not."""
+        options = self.options
+        reasons = (
+            (options.target != "cpu", f"the {options.target} target is not kept"),
+            (not options.cache, "disabled"),
+            (options.strict, "strict programs run on the interpreter"),
+            (options.freeze, "frozen: what depends on the parameters is computed anew"),
+            (options.check == "every-pass" or bool(self._observers), "its passes are observed"),
+        )
+        for holds, reason in reasons:
+            if holds:
+                return None, reason
+        from graphc.targets.cpu.program_cache import ProgramCache
+
+        if self._structure is None:
+            self._structure = structure(self.graph)
+        if self._structure.trouble:
+            return None, self._structure.trouble
+        return ProgramCache.of(self._structure, sizes, cpu_options(options), f"fuse={options.fuse}"), ""
+
+    def _restored(self, place: ProgramCache, sizes: Mapping[str, int]) -> Specialisation | str:
+        """The program from the cache, its passes left for whoever asks; or why it is not there."""
+        derived: list[Derived] = []
+
+        def derive() -> Derived:
+            with self._lock:
+                if not derived:
+                    assert executable is not None
+                    made = self._derive(sizes)
+                    place.check(executable, made.runnable())
+                    _add_code_stages(made, executable, 0.0, executable.compile_seconds, "program hit")
+                    derived.append(made)
+                return derived[0]
+
+        executable, why = place.load(lambda: derive().runnable(), lambda: derive().scheduled())
+        return why if executable is None else Specialisation(sizes, self._reason(sizes), derive, "hit", executable)
+
+    def _built(self, sizes: Mapping[str, int], place: ProgramCache | None, why: str) -> Specialisation:
+        """The program compiled, and kept if it has a place."""
+        derived = self._derive(sizes)
+        made = Specialisation(sizes, self._reason(sizes), lambda: derived, f"miss: {why}")
+        if derived.loops is not None:
+            made.executable = _execute(derived, self.options, made.cache)
+        if place is not None:
+            trouble = place.store(made.executable)  # type: ignore[arg-type]
+            made.cache += f"; {trouble}" if trouble else ""
+        return made
+
+    @collector_paused()
+    def _derive(self, sizes: Mapping[str, int]) -> Derived:
+        """Run the passes."""
+        start = perf_counter()
+        verify(self.graph)
         trace = Trace(observers=list(self._observers))
         graph = specialise(merge_scans(self.graph), sizes)
         trace.add(Stage("declared", graph, perf_counter() - start, len(graph), len(graph)))
@@ -267,22 +379,30 @@ class Program:
             start_freeze, before = perf_counter(), len(graph)
             graph = freeze_parameters(graph, self._frozen)
             trace.add(Stage("freeze", graph, perf_counter() - start_freeze, before, len(graph)))
-        made = Specialisation(sizes, graph, trace, self._reason(sizes))
-        made.types = {n.name: (n.dtype.numpy, n.type.static_shape) for n in graph.inputs}
-        if self.options.target != "interpreter":
-            made.loops = build_loops(graph, self.options, trace)
-            made.executable = _execute(made.loops, self.options, trace)
-            made.variables = [slot.variable.value for slot in made.loops.role("parameter")]
-            made.results = [
-                (name, node.type.static_shape, node.dtype.numpy) for name, node in graph.outputs.items()
-            ]  # fmt: skip
-            native = getattr(made.executable, "native_step", None)
-            if native is not None and not self.options.strict:
-                made.native = native(made.variables, [name for name, _, _ in made.results], self._single)
+        if self.options.target == "interpreter":
+            return Derived(graph, trace)
+        loops = build_loops(graph, self.options, trace)
+        return Derived(graph, trace, loops, LoopStage(lambda: prepack(schedule(loops, self.options))))
+
+    def _connect(self, made: Specialisation) -> None:
+        """Bind the program to the variables' arrays, and make its native callable."""
+        made.graph_variables = tuple(node.attrs["variable"] for node in self.graph.parameters)
+        if made.executable is None:
+            made.types = {n.name: (n.dtype.numpy, n.type.static_shape) for n in made.graph.inputs}
+            return
+        slots: Plan | LoopProgram | None = getattr(made.executable, "plan", None) or made.loops
+        assert slots is not None
+        made.types = {s.name: (s.type.dtype.numpy, s.type.static_shape) for s in slots.role("input")}
+        made.variables = [slot.variable.value for slot in slots.role("parameter")]
+        made.results = [
+            (name, slot.type.static_shape, slot.type.dtype.numpy)
+            for name, slot in zip(self.graph.outputs, slots.role("output"), strict=True)
+        ]
+        native = getattr(made.executable, "native_step", None)
+        if native is not None and not self.options.strict:
+            made.native = native(made.variables, list(self.graph.outputs), self._single)
         if made.native is not None:
             made.call = made.native.step()
-        made.seconds = perf_counter() - start
-        return made
 
     def _reason(self, sizes: Mapping[str, int]) -> str:
         if not self._specialisations:
@@ -521,34 +641,47 @@ def cpu_vector(options: Options) -> Any:
     return vector_target(level)
 
 
-def _execute(loops: LoopProgram, options: Options, trace: Trace) -> Executable:
+def cpu_options(options: Options) -> CpuOptions:
+    """The options of the cpu target's code generator."""
+    from graphc.targets.cpu.program import CpuOptions
+
+    return CpuOptions(threads=options.threads, vector=cpu_vector(options), cache=options.cache)
+
+
+def _execute(derived: Derived, options: Options, cache: str) -> Executable:
+    assert derived.loops is not None and derived.mapped is not None
     if options.target == "cuda":
         from graphc.targets.cuda import compile_program as compile_cuda
 
-        return compile_cuda(loops)
-    from graphc.targets.cpu.program import CpuOptions, compile_program
+        return compile_cuda(derived.loops)
+    from graphc.targets.cpu.program import compile_program
 
-    spent = 0.0
+    mapping = 0.0
 
     def mapped(plain: LoopProgram) -> LoopProgram:
-        nonlocal spent
+        nonlocal mapping
         begin = perf_counter()
-        result = prepack(schedule(plain, options))
-        spent = perf_counter() - begin
-        return result
+        program = derived.scheduled()
+        mapping = perf_counter() - begin
+        return program
 
-    stage = LoopStage(lambda: mapped(loops))
     start = perf_counter()
-    cpu = CpuOptions(threads=options.threads, vector=cpu_vector(options), cache=options.cache)
-    if large_constants(loops):  # which constants there are is known once it is known how they are read
-        executable = compile_program(stage.program, cpu)
-    else:
-        executable = compile_program(loops, cpu, schedule=lambda _: stage.program)
+    plain = derived.runnable()  # scheduled already if its constants are large
+    scheduling = perf_counter() - start
+    executable = compile_program(plain, cpu_options(options), schedule=mapped)
     total = perf_counter() - start
-    count = len(loops.kernels)
-    trace.add(Stage("schedule", stage, spent, len(loops.launches), len(loops.launches)))
-    trace.add(Stage("machine code", f"{count} kernels, cache {executable.cache}", total - spent, count, count))
+    scheduling += mapping
+    _add_code_stages(derived, executable, scheduling, total - scheduling, f"program {cache}")
     return executable
+
+
+def _add_code_stages(derived: Derived, executable: Executable, scheduling: float, seconds: float, note: str) -> None:
+    """The last two stages of a program for the cpu."""
+    assert derived.loops is not None
+    launches, kernels = len(derived.loops.launches), len(derived.loops.kernels)
+    derived.trace.add(Stage("schedule", derived.mapped, scheduling, launches, launches))
+    text = f"{kernels} kernels, cache {executable.cache}, {note}"
+    derived.trace.add(Stage("machine code", text, seconds, kernels, kernels))
 
 
 def cuda_source(graph: Graph, options: Options) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -483,11 +484,21 @@ def depends_on(roots: Iterable[Node], sources: Iterable[Node]) -> set[Node]:
 class Registry(dict[str, Op]):
     """Name -> op. Filled while :mod:`graphc.ops` is imported, read-only afterwards by convention of the tests."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._own: set[Op] = set()
+
     def register(self, op: Op) -> Op:
         if op.name in self:
             raise GraphError(f"op {op.name} is declared twice", help="an op is declared in one place")
         self[op.name] = op
+        if _importing().startswith(f"{__name__.partition('.')[0]}."):
+            self._own.add(op)
         return op
+
+    def is_own(self, op: Op) -> bool:
+        """Whether graphc itself declares the op: the name then says what it means, in every process of this version."""
+        return op in self._own
 
     def find(self, name: str) -> Op:
         """The op of that name.
@@ -501,6 +512,14 @@ class Registry(dict[str, Op]):
             near = difflib.get_close_matches(name, self, 3)
             raise GraphError(f"unknown op {name!r}", help=f"did you mean {' or '.join(near)}?" if near else None)
         return self[name]
+
+
+def _importing() -> str:
+    """The module whose body is being run, the innermost of those."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_name != "<module>" and frame.f_back is not None:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", ""))
 
 
 REGISTRY = Registry()

@@ -34,8 +34,9 @@ from graphc.targets.cpu.call import ArraySpec, CallBlock
 from graphc.targets.cpu.emit import emit_modules, emit_program
 from graphc.targets.cpu.host import VectorTarget, vector_target
 from graphc.targets.cpu.jit import Library, emit_assembly, emit_objects, llvm_version, load_object
-from graphc.targets.cpu.launches import HEADER_WORDS, launch_list, listing
-from graphc.targets.cpu.object_cache import Lookup, ObjectCache, cache_key, default_directory
+from graphc.targets.cpu.launches import HEADER_WORDS, listing
+from graphc.targets.cpu.object_cache import ObjectCache, cache_key, default_directory
+from graphc.targets.cpu.plan import Plan
 from graphc.targets.cpu.recorder import Recorder, Recording, recorder_address
 from graphc.targets.cpu.step import Frame, NativeStep, native_available
 from graphc.targets.cpu.threads import ThreadPool, available_cpus, parallel_address
@@ -103,10 +104,18 @@ def compile_program(
     def modules() -> Iterator[str]:
         return emit_modules(scheduled(), options.vector, options.thread_count)
 
-    recipe = "\n".join(
-        [compiler_fingerprint(), str(options.thread_count), *map(print_kernel, program.kernels.values())]
-    )
-    return _compile(program, recipe, text, modules, options, start, launch_list(program))
+    return _compile(program, object_key(program, options), text, modules, options, start, Plan.of(program))
+
+
+def object_key(program: LoopProgram, options: CpuOptions) -> str:
+    """The key of a program's object code: its kernels, the compiler's own source, the machine and the options."""
+    kernels = "\n".join(map(print_kernel, program.kernels.values()))
+    return _key(f"{compiler_fingerprint()}\n{options.thread_count}\n{kernels}", options)
+
+
+def _key(recipe: str, options: CpuOptions) -> str:
+    vector, level = options.vector, str(options.opt_level)
+    return cache_key(recipe, vector.cpu, vector.features, vector.level, level, llvm_version(), graphc.__version__)
 
 
 def compile_text(program: LoopProgram, text: str, options: CpuOptions) -> CpuExecutable:
@@ -119,44 +128,50 @@ def compile_text(program: LoopProgram, text: str, options: CpuOptions) -> CpuExe
     Raises:
         CompileError: the text is not valid, or needs a symbol that nobody has.
     """
-    return _compile(program, text, lambda: text, lambda: iter((text,)), options, perf_counter())
+    plan = Plan.of(program, listed=False)
+    return _compile(program, _key(text, options), lambda: text, lambda: iter((text,)), options, perf_counter(), plan)
 
 
 def _compile(
-    program: LoopProgram, recipe: str, text: Callable[[], str], modules: Callable[[], Iterator[str]],
-    options: CpuOptions, start: float, launches: np.ndarray | None = None,
+    program: LoopProgram, key: str, text: Callable[[], str], modules: Callable[[], Iterator[str]],
+    options: CpuOptions, start: float, plan: Plan,
 ) -> CpuExecutable:  # fmt: skip
-    """Load the objects that ``recipe`` (and the machine) decide, or make them from ``modules()``."""
-    vector = options.vector
-    pool = ThreadPool.get(options.thread_count)
-    symbols = {"graphc_parallel": parallel_address()} if options.thread_count > 1 else {}
+    """Load the objects of a key, or make them from ``modules()``."""
     cache = options.object_cache()
-    level = str(options.opt_level)
-    key = cache_key(recipe, vector.cpu, vector.features, vector.level, level, llvm_version(), graphc.__version__)
-    found = cache.load(key)
-    kept = functools.cache(text)
-    code: Code | None = None
-    if found.data is not None:
-        try:
-            objects = unpack(found.data)
-            code = Code(objects, load_object(objects, _EXPORTS, symbols), found.why)
-        except CompileError:  # made against a C library that this system no longer has
-            found = Lookup(None, "the entry does not link")
+    code, why = load_code(key, options, cache)
     if code is None:
-        objects = tuple(emit_objects(modules(), vector, options.opt_level))
+        objects = tuple(emit_objects(modules(), options.vector, options.opt_level))
         trouble = cache.store(key, pack(objects))
-        note = f"miss: {found.why}" + (f"; {trouble}" if trouble and trouble != found.why else "")
-        code = Code(objects, load_object(objects, _EXPORTS, symbols), note)
-    return CpuExecutable(program, options, kept, code, pool, perf_counter() - start, launches)
+        note = f"miss: {why}" + (f"; {trouble}" if trouble and trouble != why else "")
+        code = Code(objects, _link(objects, options), note, key)
+    return CpuExecutable(plan, lambda: program, options, functools.cache(text), code, perf_counter() - start)
+
+
+def load_code(key: str, options: CpuOptions, cache: ObjectCache) -> tuple[Code | None, str]:
+    """The code that the cache holds under a key, or None and why there is none."""
+    found = cache.load(key)
+    if found.data is None:
+        return None, found.why
+    try:
+        objects = unpack(found.data)
+        return Code(objects, _link(objects, options), found.why, key), found.why
+    except CompileError:  # made against a C library that this system no longer has
+        return None, "the entry does not link"
+
+
+def _link(objects: Sequence[bytes], options: CpuOptions) -> Library:
+    symbols = {"graphc_parallel": parallel_address()} if options.thread_count > 1 else {}
+    return load_object(objects, _EXPORTS, symbols)
 
 
 @dataclass(frozen=True)
 class Code:
-    """Objects, loaded; ``cache`` says "hit", or "miss: " and why."""
+    """Objects, loaded; ``cache`` says "hit", or "miss: " and why; ``key`` is theirs in the cache."""
 
     objects: tuple[bytes, ...]
     library: Library
     cache: str
+    key: str
 
 
 def pack(objects: Sequence[bytes]) -> bytes:
@@ -216,35 +231,40 @@ class CpuExecutable:
     """A program that runs.
 
     Attributes:
+        plan: its buffers and launches.
         compile_seconds: from the loop IR to callable code, reading the cache or not.
-        cache: "hit", or "miss: " and why.
+        cache: "hit", or "miss: " and why. key: the object code's in the cache.
     """
 
     def __init__(
-        self, program: LoopProgram, options: CpuOptions, text: Callable[[], str], code: Code, pool: ThreadPool,
-        compile_seconds: float, launches: np.ndarray | None = None,
+        self, plan: Plan, program: Callable[[], LoopProgram], options: CpuOptions, text: Callable[[], str], code: Code,
+        compile_seconds: float,
     ) -> None:  # fmt: skip
-        self.program = program
+        self.plan = plan
         self.options = options
-        self.cache = code.cache
+        self.cache, self.key = code.cache, code.key
         self.compile_seconds = compile_seconds
+        self._make_program = program
         self._make_text = text
         self._code = code
-        self._launches = launches
-        self._head = (launches.ctypes.data if launches is not None else 0, 0)
+        self._head = (plan.launches.ctypes.data if plan.launches is not None else 0, 0)
         self._entry = code.library["graphc_entry"]
-        self._pool = pool
-        slots = [slot for slot in program.buffers.values() if slot.role != "arena"]
-        self._constants = {slot.name: _constant(slot) for slot in slots if slot.role == "constant"}
-        self._fixed = [self._constants[s.name].ctypes.data if s.role == "constant" else 0 for s in slots]
-        self._slots = [slot for slot in slots if slot.role != "constant"]
+        self._pool = ThreadPool.get(options.thread_count)
+        self._constants = {slot.name: _constant(slot) for slot in plan.role("constant")}
+        self._fixed = [self._constants[s.name].ctypes.data if s.role == "constant" else 0 for s in plan.slots]
+        self._slots = [slot for slot in plan.slots if slot.role != "constant"]
         self._specs = [
             ArraySpec(n, slot.type.dtype.numpy, slot.type.static_shape, slot.role != "input")
-            for n, slot in enumerate(slots) if slot.role != "constant"
+            for n, slot in enumerate(plan.slots) if slot.role != "constant"
         ]  # fmt: skip
         # Frames not in use. list.pop and list.append are atomic, which makes this safe between threads without a lock
         # that a fork or an interrupt could leave held: a frame lost that way is made anew.
         self._frames: list[_Frame] = []
+
+    @property
+    def program(self) -> LoopProgram:
+        """The loops that this is the code of; a program from the cache derives them when they are first asked for."""
+        return self._make_program()
 
     def run(self, arrays: Sequence[np.ndarray]) -> None:
         """One step: reads inputs, updates parameters in place, fills outputs.
@@ -287,13 +307,13 @@ class CpuExecutable:
             fixed[place] = array.ctypes.data
 
         def frame() -> Frame:
-            made = _Frame(fixed, self.program.arena_size, (), 0, 0, self._head)
+            made = _Frame(fixed, self.plan.arena_size, (), 0, 0, self._head)
             return Frame(made.table, made.status, (made, variables))
 
         return NativeStep(
             inputs=[(slot.name, spec) for slot, spec in named if slot.role == "input"],
             outputs=list(zip(outputs, [spec for slot, spec in named if slot.role == "output"], strict=True)),
-            sizes=[slot.type.nbytes for slot in self.program.buffers.values() if slot.role != "arena"],
+            sizes=[slot.type.nbytes for slot in self.plan.slots],
             entry=self._entry, pool=self._pool.address, single=single,
             make_frame=frame, explain=self._range_error, owner=self,
         )  # fmt: skip
@@ -308,16 +328,16 @@ class CpuExecutable:
             InputError, IndexRangeError: as :meth:`run`.
             CompileError: the program was made from text, which has no list of launches.
         """
-        if self._launches is None:
+        if self.plan.launches is None:
             raise CompileError("a program made from LLVM text cannot be profiled")
         if len(arrays) != len(self._specs):
             raise InputError(f"the program takes {len(self._specs)} arrays, got {len(arrays)}")
         arrays = tuple(arrays)
-        recorder = Recorder(len(self.program.launches), _EVENTS, self._pool.address)
+        recorder = Recorder(self.plan.count, _EVENTS, self._pool.address)
         code = load_object(self._code.objects, _EXPORTS, {"graphc_parallel": recorder_address("graphc_parallel_timed")})
         head = (self._head[0], recorder_address("graphc_mark"))
         frame = _Frame(
-            self._fixed, self.program.arena_size, self._specs, code["graphc_entry"], recorder.address, head
+            self._fixed, self.plan.arena_size, self._specs, code["graphc_entry"], recorder.address, head
         )  # fmt: skip
         rows = []
         for _ in range(max(repeats, 1)):
@@ -331,7 +351,7 @@ class CpuExecutable:
 
     def llvm(self) -> str:
         """The LLVM IR that was compiled; the launches, which are data, follow as comments."""
-        return self._make_text() + (listing(self.program) if self._launches is not None else "")
+        return self._make_text() + (listing(self.program) if self.plan.launches is not None else "")
 
     def asm(self) -> str:
         """The assembly text of the machine code."""
@@ -356,7 +376,7 @@ class CpuExecutable:
         try:
             return self._frames.pop()
         except IndexError:
-            size = self.program.arena_size
+            size = self.plan.arena_size
             return _Frame(self._fixed, size, self._specs, self._entry, self._pool.address, self._head)
 
     def _call_slowly(self, frame: _Frame, arrays: Sequence[np.ndarray]) -> None:
