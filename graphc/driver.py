@@ -11,6 +11,8 @@ why it compiled again; variables are updated in place; every stage of every comp
 
 from __future__ import annotations
 
+import importlib
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,9 +28,10 @@ from graphc.errors import CompileError, GraphError
 from graphc.freeze import Snapshot, snapshot
 from graphc.freeze import freeze as freeze_parameters
 from graphc.garbage import collector_paused
-from graphc.ir import Graph, Node, Variable, picture
+from graphc.ir import Graph, Node, Variable
 from graphc.loops.ir import Kernel, LoopProgram
 from graphc.loops.text import print_program
+from graphc.notebook import Pictured
 from graphc.parallelism import default_threads
 from graphc.specialise import specialise
 from graphc.structure import Structure, structure
@@ -159,7 +162,7 @@ class Specialisation:
         return self.derive().loops
 
 
-class Program:
+class Program(Pictured):
     """A compiled graph: call it with its inputs by name.
 
     Attributes:
@@ -490,8 +493,17 @@ class Program:
             )
         return self._latest
 
-    def _repr_svg_(self) -> str:
-        return picture(self.graph)
+    def page(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write the interactive page of this program, one HTML file; options as of :func:`viz.page`.
+
+        >>> import tempfile, os
+        >>> from graphc.ops import input
+        >>> file = os.path.join(tempfile.mkdtemp(), "product.html")
+        >>> compile(input("a") * input("b")).page(file, values={"a": 2.0, "b": 3.0})
+        >>> os.path.getsize(file) > 10_000
+        True
+        """
+        importlib.import_module("viz").page(self, path, **options)
 
     def __repr__(self) -> str:
         return f"<Program {self.graph.name} for {self.options.target}: {len(self._specialisations)} specialisations>"

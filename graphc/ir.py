@@ -15,7 +15,6 @@ All traversals are iterative and linear in nodes and edges.
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ import numpy as np
 
 from graphc import provenance
 from graphc.errors import DifferentiationError, GraphError, TypeRuleError
+from graphc.notebook import Pictured
 from graphc.provenance import Origin, Source
 from graphc.types import DType, Shape, TensorType
 
@@ -82,7 +82,7 @@ class Op:
 _ids = itertools.count()
 
 
-class Node:
+class Node(Pictured):
     """One typed SSA value. Users meet it as a symbolic value with Python's operators (see :mod:`graphc.ops.operators`).
 
     Attributes:
@@ -163,10 +163,6 @@ class Node:
         label = f"%{self.name}" if self.name else f"%{self.uid}"
         where = f"  # {self.source.short}" if self.source else ""
         return f"<{label}: {self.type} = {self.op.name}({', '.join(f'%{i.name or i.uid}' for i in self.inputs)})>{where}"
-
-    def _repr_svg_(self) -> str:
-        """The picture that a notebook shows."""
-        return picture(self)
 
     def __bool__(self) -> bool:
         raise GraphError(
@@ -324,7 +320,7 @@ def aligned_empty(shape: Sequence[int], dtype: DType, alignment: int = 64) -> np
 
 
 @dataclass(frozen=True, eq=False)
-class Graph:
+class Graph(Pictured):
     """A named DAG: inputs, outputs and updates of variables.
 
     Attributes:
@@ -430,20 +426,11 @@ class Graph:
                 graph.add_edge(number[operand], i, operand=position)
         return graph
 
-    def _repr_svg_(self) -> str:
-        """The picture that a notebook shows."""
-        return picture(self)
-
     def __len__(self) -> int:
         return len(self.nodes)
 
     def __repr__(self) -> str:
         return f"<Graph {self.name}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
-
-
-def picture(what: Any) -> str:
-    """SVG of anything that can be drawn; the drawing package is loaded on first use, as nothing here depends on it."""
-    return str(importlib.import_module("viz").to_svg(what))
 
 
 def _same_variable(a: Node, b: Node) -> bool:

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/convolution.md", "docs/fusion.md", "docs/running.md", "docs/sequences.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/convolution.md", "docs/fusion.md", "docs/page.md", "docs/running.md", "docs/sequences.md"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

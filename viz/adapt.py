@@ -19,7 +19,7 @@ from viz.fonts import truncate
 from viz.mirror import add_backward, gradients_of, notation_of
 from viz.model import Box, Diagram, Edge, Line
 from viz.values import annotate, run_view
-from viz.view import build_view, census, is_backward
+from viz.view import View, build_view, census, is_backward
 
 _WORDS = "a value, a dict of values, a Graph, a Stage of a trace, a Program, a fusion or a LoopProgram"
 
@@ -51,12 +51,25 @@ def diagram_of(
                 f"{type(what).__name__} has no backward graph of its own", help="draw the loss with backward=True"
             )
         return _kernels(what, direction, name)
+    return view_of(what, backward=backward, wrt=wrt, level=level, direction=direction, name=name, notation=notation, values=values).diagram
+
+
+def view_of(
+    what: Any, *, backward: Any = False, wrt: Any = None, level: str = "ops", direction: str | None = None,
+    name: str | None = None, notation: str = "bar", values: Any = None,
+) -> View:  # fmt: skip
+    """The diagram of a graph with the map from its nodes to boxes.
+
+    Raises:
+        DrawError: it is no graph and has none, or no single loss to go back from.
+    """
+    wants_backward = backward is not False and backward is not None
     graph = _as_graph(what, name, wants_backward)
     if not wants_backward:
         view = build_view(graph, level=level, direction=direction, name=name)
         if values is not None:
             annotate(view, run_view(view.graph, values))
-        return view.diagram
+        return view
     loss = _loss_of(graph)
     if not isinstance(what, Node):  # the metrics beside a loss have no part in its derivative
         graph = Graph(graph.name, {k: n for k, n in graph.outputs.items() if n is loss})
@@ -67,7 +80,7 @@ def diagram_of(
     add_backward(view, loss, gradients, found)
     if found is not None:
         annotate(view, found)
-    return view.diagram
+    return view
 
 
 def _kernels_of(what: Any, name: str | None) -> Any:

@@ -308,6 +308,8 @@ def signed_colour(value: float, theme: Theme) -> str:
     """
     share = min(abs(round(value * _STEPS) / _STEPS), 1.0)
     end = theme.positive if value > 0 else theme.negative
+    if end.startswith("var("):
+        return f"color-mix(in srgb, {end} {share * 100:.4g}%, {theme.background})"  # mixed by the style sheet
     mixed = [round(a + (b - a) * share) for a, b in zip(_rgb(theme.background), _rgb(end), strict=True)]
     return "#{:02x}{:02x}{:02x}".format(*mixed)
 

@@ -9,7 +9,8 @@ True
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from graphc.errors import DrawError
 
@@ -49,7 +50,7 @@ LIGHT = Theme(
     output_fill="#D3E8F7", cluster="#B8B8B8", cluster_fill="#FAFAFA",
 )  # fmt: skip
 DARK = Theme(
-    "dark", background="#16181D", text="#F2F2F2", faint="#B5B5B5", forward="#56B4E9", backward="#F0803C",
+    "dark", background="#16181D", text="#F2F2F2", faint="#BABABA", forward="#56B4E9", backward="#F0803C",
     backward_text="#F5A66F", correspondence="#9A9A9A", saved="#3CC29A", forward_fill="#1D3444", backward_fill="#45291A",
     input_fill="#20242C", parameter_fill="#433A16", gradient_fill="#6E3A17", constant_fill="#2B2E35",
     output_fill="#1F4863", cluster="#4A4F59", cluster_fill="#1B1E24",
@@ -63,6 +64,22 @@ PRINT = replace(
     cluster_fill="#FBFBFB", positive="#000000", negative="#8A8A8A",
 )  # fmt: skip
 THEMES = {t.name: t for t in (LIGHT, DARK, PROJECTOR, PRINT)}
+
+COLOURS = tuple(f.name for f in fields(Theme) if f.type == "str" and f.name != "name")
+_VARIABLES: dict[str, Any] = {n: f"var(--gp-{n.replace('_', '-')})" for n in COLOURS}
+VARIABLES = replace(LIGHT, name="variables", **_VARIABLES)  # coloured by a style sheet
+
+
+def style_sheet(selector: str) -> str:
+    """The colours of every theme as CSS variables: ``selector[data-theme=dark]{--gp-background:#16181D;...}``.
+
+    A drawing with the theme :data:`VARIABLES` takes its colours from them.
+    """
+    rules = []
+    for theme in THEMES.values():
+        colours = ";".join(f"--gp-{n.replace('_', '-')}:{getattr(theme, n)}" for n in COLOURS)
+        rules.append(f"{selector}[data-theme={theme.name}]{{{colours};--gp-stroke:{theme.stroke / LIGHT.stroke:.3g}}}")
+    return "\n".join(rules)
 
 
 def theme_of(name: str) -> Theme:

@@ -68,8 +68,9 @@ def draw(
     options = {"direction": direction} if direction else {}
     if picture.suffix.lower() == ".html":
         write_page(
-            load_model(model), picture, backward=backward, level=level, notation=notation, values=load_values(values), **options
-        )
+            load_model(model), picture, backward=backward, level=level, notation=notation, values=load_values(values),
+            theme=theme, **options,
+        )  # fmt: skip
         out.print(f"wrote {picture}")
         return
     draw_picture(

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 import graphc
-from graphc import ops
+from graphc import nn, ops
 from graphc.errors import DrawError
 from graphc.ir import Node
 from viz.adapt import diagram_of
 from viz.gallery import scalar
 from viz.steps import steps_of
+from viz.theme import THEMES, Theme, theme_of
 
 VALUES = {"a": 2.0, "b": -3.0, "c": 10.0}
 
@@ -34,8 +35,8 @@ def test_the_file_stands_alone(tmp_path: Path) -> None:
     assert "<b>By hand" not in text and not re.search(r"(src|href)=[\"']?http", text)
     data = json.loads(re.search(r'class="gp-data">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
     told = steps_of(diagram_of(scalar(), backward=True, values=VALUES, direction="LR"))
-    assert [s["say"] for s in data] == [s.sentence for s in told]
-    for step in data:
+    assert [s["say"] for s in data["steps"]] == [s.sentence for s in told]
+    for step in data["steps"]:
         assert all(f'-{name}"' in text for name in step["lit"])
 
 
@@ -75,8 +76,8 @@ def opened(browser: Any, file: Path, **options: Any) -> Any:
 
 def seen(page: Any, box: str) -> bool:
     return bool(page.evaluate(
-        "b => getComputedStyle(document.querySelector(`.gp-pic[data-theme=light] g[id$='-${b}']`)).opacity !== '0'"
-        " && getComputedStyle(document.querySelector(`.gp-pic[data-theme=light] g[id$='-${b}']`)).visibility !== 'hidden'", box
+        "b => getComputedStyle(document.querySelector(`.gp-pic g[id$='-${b}']`)).opacity !== '0'"
+        " && getComputedStyle(document.querySelector(`.gp-pic g[id$='-${b}']`)).visibility !== 'hidden'", box
     ))  # fmt: skip
 
 
@@ -116,7 +117,8 @@ def test_keys_and_buttons(browser: Any, tmp_path: Path) -> None:
     assert page.get_attribute(".gp-play", "aria-pressed") == "false"
     for theme in ("dark", "projector", "print", "light"):
         page.select_option(".gp-theme", theme)
-        assert page.is_visible(f".gp-pic[data-theme={theme}]") and page.locator(".gp-pic:visible").count() == 1
+        paper = page.evaluate("getComputedStyle(document.querySelector('.gp-pic svg > rect')).fill")
+        assert paper == f"rgb({', '.join(str(int(theme_of(theme).background[k : k + 2], 16)) for k in (1, 3, 5))})"
     assert page.trouble == []
 
 
@@ -156,3 +158,127 @@ def test_hostile_names_are_text_and_two_pages_keep_apart(browser: Any, tmp_path:
     assert second.locator(".gp-at").inner_text().startswith("3")
     assert page.locator(".gp-at").first.inner_text().startswith("1")
     assert page.trouble == []
+
+
+def classifier() -> Node:
+    image, label = ops.input("image", ("batch", 784)), ops.input("label", ("batch",), dtype="int32")
+    net = nn.Sequential(nn.Dense(128, activation="relu"), nn.Dense(10), name="classifier")
+    return graphc.losses.cross_entropy(net(image), label)
+
+
+@pytest.mark.browser
+def test_finding(browser: Any, tmp_path: Path) -> None:
+    graphc.page(classifier(), tmp_path / "p.html")
+    page = opened(browser, tmp_path / "p.html", reduced_motion="reduce")
+    page.keyboard.press("/")
+    page.keyboard.type("relu")
+    assert page.inner_text(".gp-hits") == "1 / 2"
+    assert page.locator(".gp-hit").count() == 2 and page.locator(".gp-here").count() == 1
+    first = page.get_attribute(".gp-here", "id")
+    page.keyboard.press("Enter")
+    assert page.inner_text(".gp-hits") == "2 / 2" and page.get_attribute(".gp-here", "id") != first
+    page.keyboard.press("Shift+Enter")
+    assert page.get_attribute(".gp-here", "id") == first
+    page.fill(".gp-search", "no such thing")
+    assert page.inner_text(".gp-hits") == "0 / 0" and page.locator(".gp-hit").count() == 0
+    page.keyboard.press("Escape")
+    assert page.input_value(".gp-search") == "" and page.locator(".gp-here").count() == 0 and page.trouble == []
+
+
+@pytest.mark.browser
+def test_zoom_and_pan(browser: Any, tmp_path: Path) -> None:
+    graphc.page(classifier(), tmp_path / "p.html")
+    page = opened(browser, tmp_path / "p.html", reduced_motion="reduce")
+
+    def box() -> list[float]:
+        return [float(v) for v in page.get_attribute(".gp-pic svg", "viewBox").split()]
+
+    whole = box()
+    page.keyboard.press("+")
+    assert box()[2] == pytest.approx(whole[2] / 1.25, rel=1e-3)
+    page.keyboard.press("d")
+    assert box()[0] > whole[0]
+    page.keyboard.press("0")
+    assert box() == whole
+    page.click(".gp-out")
+    assert box()[2] > whole[2]
+    page.click(".gp-fit")
+    page.mouse.move(300, 300)
+    page.mouse.wheel(0, -400)
+    page.wait_for_function(f"Number(document.querySelector('.gp-pic svg').getAttribute('viewBox').split(' ')[2]) < {whole[2]} * 0.5")
+    before = box()
+    page.mouse.move(500, 300)
+    page.mouse.down()
+    page.mouse.move(400, 260, steps=4)
+    page.mouse.up()
+    assert box()[0] > before[0] and box()[1] > before[1] and box()[2] == before[2] and page.trouble == []
+
+
+@pytest.mark.browser
+def test_frames_fold_by_mouse_and_by_key(browser: Any, tmp_path: Path) -> None:
+    graphc.page(classifier(), tmp_path / "p.html")
+    page = opened(browser, tmp_path / "p.html", reduced_motion="reduce")
+    page.keyboard.press("End")
+    frames, folded = page.locator(".cluster"), page.locator(".gp-folded")
+    assert frames.count() >= 3 and folded.count() == 0
+    frames.nth(1).focus()
+    page.keyboard.press("Enter")
+    assert folded.count() == 1 and frames.nth(1).get_attribute("aria-expanded") == "false"
+    folded.first.click()
+    assert folded.count() == 0
+    page.locator(".cluster .gp-name").nth(1).click()
+    assert folded.count() == 1
+    page.keyboard.press("f")
+    assert folded.count() == frames.count()
+    page.keyboard.press("f")
+    assert folded.count() == 0 and page.trouble == []
+
+
+@pytest.mark.browser
+def test_boxes_are_reached_by_keyboard_and_light_up(browser: Any, tmp_path: Path) -> None:
+    graphc.page(classifier(), tmp_path / "p.html")
+    page = opened(browser, tmp_path / "p.html", reduced_motion="reduce")
+    for _ in range(4):
+        page.keyboard.press("n")
+    focused = page.evaluate("[document.activeElement.id, document.activeElement.getAttribute('aria-label'), document.activeElement.tagName]")
+    assert focused[2] == "g" and focused[1] and page.locator(".gp-kin").count() == 1
+    page.keyboard.press("p")
+    assert page.evaluate("document.activeElement.id") != focused[0]
+    page.keyboard.press("t")
+    assert page.get_attribute(".gp", "data-theme") == "dark" and page.trouble == []
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, as WCAG 2 defines it."""
+    channels = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: str, b: str) -> float:
+    bright, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", THEMES.values(), ids=list(THEMES))
+def test_contrast(theme: Theme) -> None:
+    """WCAG AA: 4.5:1 for text, 3:1 for the lines that carry meaning."""
+    papers = [theme.background, theme.cluster_fill, theme.forward_fill, theme.backward_fill, theme.input_fill,
+              theme.parameter_fill, theme.gradient_fill, theme.constant_fill, theme.output_fill]  # fmt: skip
+    for paper in papers:
+        assert contrast(theme.text, paper) >= 4.5, paper
+        assert contrast(theme.faint, paper) >= 4.5, paper
+    for paper in (theme.background, theme.cluster_fill):
+        assert contrast(theme.backward_text, paper) >= 4.5
+        for line in (theme.forward, theme.backward, theme.correspondence, theme.saved):
+            assert contrast(line, paper) >= 3.0, line
+
+
+def test_sizes(tmp_path: Path) -> None:
+    graphc.page(classifier(), tmp_path / "mlp.html")
+    assert (tmp_path / "mlp.html").stat().st_size < 2_000_000
+    tokens = ops.input("tokens", (2, 16), dtype="int32")
+    target = ops.input("target", (2, 16), dtype="int32")
+    net = nn.GPT(vocabulary=50, length=16, width=32, heads=2, depth=4)
+    graphc.page(graphc.losses.cross_entropy(net(tokens), target), tmp_path / "gpt.html", level="layers")
+    assert (tmp_path / "gpt.html").stat().st_size < 5_000_000

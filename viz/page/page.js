@@ -2,29 +2,56 @@
 (() => {
   const root = document.currentScript.previousElementSibling;
   const $ = (name) => root.querySelector(".gp-" + name);
-  const steps = JSON.parse($("data").textContent);
+  const { prefix, steps, boxes, panes: paneData } = JSON.parse($("data").textContent);
+  const svg = $("pic").querySelector("svg");
+  const stage = $("stage"), main = $("main");
+  const reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+  // --- events, and what panes see of the page
+  const heard = new Map();
+  const on = (event, f) => heard.set(event, [...(heard.get(event) ?? []), f]);
+  const emit = (event, detail) => (heard.get(event) ?? []).forEach((f) => f(detail));
+  const groups = new Map([...svg.querySelectorAll(":scope > g[id]")].map((g) => [g.id.slice(g.id.indexOf("-") + 1), g]));
+  const keys = new Map();
+  const help = root.querySelector(".gp-help dl");
+  function key(names, text, act) {
+    names.split(" ").forEach((name) => keys.set(name === "Space" ? " " : name, act));
+    const term = document.createElement("dt"), what = document.createElement("dd");
+    for (const name of names.split(" ")) {
+      const cap = document.createElement("kbd");
+      cap.textContent = { ArrowLeft: "←", ArrowRight: "→", Enter: "Enter ↵" }[name] ?? name;
+      term.append(cap, " ");
+    }
+    what.textContent = text;
+    help.append(term, what);
+  }
+  const announce = (text) => { $("live").textContent = text; };
+
+  // --- steps
   const when = new Map();
   steps.forEach((step, k) => step.lit.forEach((id) => when.set(id, k)));
-  const groups = [...root.querySelectorAll(".gp-pic svg g[id]")]
-    .map((g) => [g, when.get(g.id.slice(g.id.indexOf("-") + 1))])
-    .filter(([, k]) => k !== undefined);
+  const told = [...groups].map(([id, g]) => [g, when.get(id)]).filter(([, k]) => k !== undefined);
   let at = 0, timer = 0, quiz = false, asked = false;
-
   function show(k) {
     const next = Math.max(0, Math.min(steps.length - 1, k));
     if (next !== at) asked = false;
     at = next;
     const hidden = quiz && !asked && steps[at].side === "backward";
-    for (const [g, step] of groups) {
+    for (const [g, step] of told) {
       g.classList.toggle("gp-future", step > at);
       g.classList.toggle("gp-now", step === at);
       g.classList.toggle("gp-hide", quiz && steps[step].side === "backward" && (step > at || (step === at && hidden)));
     }
+    root.classList.toggle("gp-asking", hidden);
     $("say").textContent = hidden ? "What flows back here? Press Enter for the answer." : steps[at].say;
     $("scrub").value = at;
     $("scrub").setAttribute("aria-valuetext", `step ${at + 1} of ${steps.length}`);
     $("at").textContent = `${at + 1} / ${steps.length}`;
+    $("prev").disabled = at === 0;
+    $("next").disabled = at === steps.length - 1;
     if (at === steps.length - 1) stop();
+    if (!timer) announce($("say").textContent);
+    emit("step", { index: at, side: steps[at].side, hidden });
   }
   function stop() {
     clearInterval(timer); timer = 0;
@@ -36,26 +63,239 @@
     timer = setInterval(() => show(at + 1), 1500);
     $("play").textContent = "Pause"; $("play").setAttribute("aria-pressed", "true");
   }
-  function toggleQuiz() { quiz = !quiz; asked = false; $("quiz").setAttribute("aria-pressed", String(quiz)); show(at); }
+  const toggleQuiz = () => { quiz = !quiz; asked = false; $("quiz").setAttribute("aria-pressed", String(quiz)); show(at); };
+  const answer = () => { if (quiz) { asked = true; show(at); } };
+  key("ArrowRight ArrowLeft", "a step on, a step back", () => {});
+  keys.set("ArrowRight", () => show(at + 1)); keys.set("ArrowLeft", () => show(at - 1));
+  key("Home End", "the first step, the last step", () => {});
+  keys.set("Home", () => show(0)); keys.set("End", () => show(steps.length - 1));
+  key("Space", "play and pause", play);
+  key("q", "quiz: gradients hide until asked for", toggleQuiz);
+  key("Enter", "the answer in a quiz; folds and opens a frame", answer);
   $("prev").onclick = () => show(at - 1);
   $("next").onclick = () => show(at + 1);
   $("play").onclick = play;
   $("quiz").onclick = toggleQuiz;
   $("scrub").oninput = () => show(Number($("scrub").value));
-  $("theme").onchange = () => { root.dataset.theme = $("theme").value; };
-  $("say").onclick = () => { asked = true; show(at); };
-  const keys = {
-    ArrowRight: () => show(at + 1), ArrowLeft: () => show(at - 1), Home: () => show(0), End: () => show(steps.length - 1),
-    " ": play, q: toggleQuiz, Enter: () => { asked = true; show(at); }, "?": () => { $("help").hidden = !$("help").hidden; },
+  $("say").onclick = answer;
+
+  // --- zoom and pan: the picture's viewBox
+  const whole = svg.getAttribute("viewBox").split(" ").map(Number);
+  let seen = [...whole];
+  function look(box) {
+    seen = box;
+    svg.setAttribute("viewBox", box.map((v) => v.toFixed(2)).join(" "));
+  }
+  /** Pixels of the picture per pixel of the screen, and where its corner is. */
+  function frame() {
+    const r = svg.getBoundingClientRect(), scale = Math.max(seen[2] / r.width, seen[3] / r.height);
+    return { r, scale, left: seen[0] - (r.width * scale - seen[2]) / 2, top: seen[1] - (r.height * scale - seen[3]) / 2 };
+  }
+  function zoom(factor, x, y) {
+    const width = Math.min(whole[2] * 1.5, Math.max(whole[2] / 40, seen[2] / factor)), f = seen[2] / width;
+    const [cx, cy] = [x ?? seen[0] + seen[2] / 2, y ?? seen[1] + seen[3] / 2];
+    look([cx - (cx - seen[0]) / f, cy - (cy - seen[1]) / f, seen[2] / f, seen[3] / f]);
+  }
+  const fit = () => look([...whole]);
+  const pan = (dx, dy) => look([seen[0] + dx * seen[2], seen[1] + dy * seen[3], seen[2], seen[3]]);
+  $("in").onclick = () => zoom(1.25); $("out").onclick = () => zoom(0.8); $("fit").onclick = fit;
+  key("+ - 0", "zoom in, zoom out, fit", () => {});
+  keys.set("+", () => zoom(1.25)); keys.set("=", () => zoom(1.25)); keys.set("-", () => zoom(0.8)); keys.set("0", fit);
+  key("w a s d", "move the picture up, left, down, right", () => {});
+  keys.set("w", () => pan(0, -0.1)); keys.set("s", () => pan(0, 0.1)); keys.set("a", () => pan(-0.1, 0)); keys.set("d", () => pan(0.1, 0));
+  stage.addEventListener("wheel", (e) => {
+    e.preventDefault();
+    const { r, scale, left, top } = frame();
+    zoom(Math.exp(-e.deltaY / 400), left + (e.clientX - r.left) * scale, top + (e.clientY - r.top) * scale);
+  }, { passive: false });
+  let drag = null;
+  stage.addEventListener("pointerdown", (e) => { if (e.button === 0) drag = { x: e.clientX, y: e.clientY, box: [...seen], moved: false }; });
+  stage.addEventListener("pointermove", (e) => {
+    if (!drag || !(e.buttons & 1)) return;
+    if (Math.hypot(e.clientX - drag.x, e.clientY - drag.y) > 4 && !drag.moved) {
+      drag.moved = true; stage.setPointerCapture(e.pointerId);
+    }
+    if (!drag.moved) return;
+    const { scale } = frame();
+    look([drag.box[0] - (e.clientX - drag.x) * scale, drag.box[1] - (e.clientY - drag.y) * scale, seen[2], seen[3]]);
+  });
+  stage.addEventListener("pointerup", () => { setTimeout(() => { drag = null; }); });
+
+  // --- what is looked at: hover and focus light a box and its kin everywhere
+  const order = steps.flatMap((s) => s.lit).filter((id) => boxes[id]);
+  order.forEach((id) => {
+    const g = groups.get(id);
+    if (!g) return;
+    g.setAttribute("tabindex", "-1"); g.setAttribute("role", "img"); g.setAttribute("aria-label", boxes[id].text);
+    g.addEventListener("pointerenter", () => emit("highlight", { keys: boxes[id].keys, from: "picture" }));
+    g.addEventListener("pointerleave", () => emit("highlight", { keys: [], from: "picture" }));
+    g.addEventListener("focus", () => emit("highlight", { keys: boxes[id].keys, from: "picture" }));
+    g.addEventListener("blur", () => emit("highlight", { keys: [], from: "picture" }));
+  });
+  on("highlight", ({ keys: lit }) => {
+    const wanted = new Set(lit);
+    const exact = [...wanted].some((k) => k.startsWith("node:"));
+    for (const [id, g] of groups)
+      if (boxes[id]) g.classList.toggle("gp-kin", boxes[id].keys.some((k) => wanted.has(k) && (!exact || k.startsWith("node:"))));
+  });
+  let walked = -1;
+  function walk(by) {
+    walked = (walked + by + order.length) % order.length;
+    const id = order[walked];
+    if (when.get(id) > at) show(when.get(id));
+    reveal(groups.get(id));
+    groups.get(id).focus({ preventScroll: true });
+  }
+  key("n p", "the next box, the box before: its text is read out", () => {});
+  keys.set("n", () => walk(1)); keys.set("p", () => walk(-1));
+  /** Move the picture so that a group is in view. */
+  function reveal(g) {
+    const { r, scale, left, top } = frame(), b = g.getBBox();
+    const inside = b.x >= left && b.y >= top && b.x + b.width <= left + r.width * scale && b.y + b.height <= top + r.height * scale;
+    if (!inside) look([b.x + b.width / 2 - seen[2] / 2, b.y + b.height / 2 - seen[3] / 2, seen[2], seen[3]]);
+  }
+
+  // --- search
+  let hits = [], hit = 0;
+  function search(words) {
+    const wanted = words.trim().toLowerCase();
+    hits = wanted ? order.filter((id) => (boxes[id].title + "\n" + boxes[id].text).toLowerCase().includes(wanted)) : [];
+    for (const id of order) groups.get(id)?.classList.toggle("gp-hit", hits.includes(id));
+    hit = 0;
+    $("hits").textContent = wanted ? `${hits.length ? 1 : 0} / ${hits.length}` : "";
+    if (hits.length) point();
+  }
+  function point() {
+    for (const id of order) groups.get(id)?.classList.toggle("gp-here", id === hits[hit]);
+    $("hits").textContent = `${hit + 1} / ${hits.length}`;
+    if (when.get(hits[hit]) > at) show(when.get(hits[hit]));
+    reveal(groups.get(hits[hit]));
+    announce(boxes[hits[hit]].text);
+  }
+  function clearSearch() {
+    $("search").value = ""; search("");
+    for (const id of order) groups.get(id)?.classList.remove("gp-here");
+  }
+  $("search").oninput = () => search($("search").value);
+  $("search").addEventListener("keydown", (e) => {
+    if (e.key === "Enter" && hits.length) { hit = (hit + (e.shiftKey ? hits.length - 1 : 1)) % hits.length; point(); e.preventDefault(); }
+    if (e.key === "Escape") { clearSearch(); stage.focus(); e.preventDefault(); }
+    e.stopPropagation();
+  });
+  key("/", "find: Enter goes on to the next, Esc leaves", () => $("search").focus());
+
+  // --- frames of scopes: a lid folds what is inside
+  const NS = "http://www.w3.org/2000/svg";
+  for (const [id, g] of groups) {
+    if (!g.classList.contains("cluster")) continue;
+    const edge = g.querySelector("rect"), name = g.querySelector("text");
+    const [x, y, w, h] = ["x", "y", "width", "height"].map((a) => Number(edge.getAttribute(a)));
+    const inside = order.filter((b) => {
+      const r = groups.get(b)?.getBBox();
+      return r && r.x >= x - 1 && r.y >= y - 1 && r.x + r.width <= x + w + 1 && r.y + r.height <= y + h + 1;
+    });
+    const lid = document.createElementNS(NS, "g");
+    const cover = edge.cloneNode(), words = document.createElementNS(NS, "text"), count = document.createElementNS(NS, "text");
+    const size = Math.min(26, h / 3, w / Math.max(6, name.textContent.length * 0.62));
+    for (const [t, text, dy, k] of [[words, name.textContent, -0.1, 1], [count, `${inside.length} boxes`, 1.1, 0.7]]) {
+      t.setAttribute("x", x + w / 2); t.setAttribute("y", y + h / 2 + size * dy); t.setAttribute("font-size", size * k);
+      t.setAttribute("text-anchor", "middle"); t.textContent = text;
+    }
+    lid.append(cover, words, count);
+    lid.setAttribute("class", "gp-lid");
+    svg.append(lid);
+    const fold = () => {
+      const folded = lid.classList.toggle("gp-folded");
+      g.setAttribute("aria-expanded", String(!folded));
+      announce(`${name.textContent} is ${folded ? "folded" : "open"}`);
+    };
+    name.classList.add("gp-name");
+    g.setAttribute("tabindex", "0"); g.setAttribute("role", "button"); g.setAttribute("aria-expanded", "true");
+    g.setAttribute("aria-label", `${name.textContent}: frame of ${inside.length} boxes, fold or open`);
+    name.addEventListener("click", () => { if (!drag?.moved) fold(); });
+    lid.addEventListener("click", () => { if (!drag?.moved) fold(); });
+    g.addEventListener("keydown", (e) => { if (e.key === "Enter") { fold(); e.preventDefault(); e.stopPropagation(); } });
+  }
+  key("f", "fold all frames, or open all", () => {
+    const lids = [...svg.querySelectorAll(".gp-lid")], folded = lids.some((l) => !l.classList.contains("gp-folded"));
+    lids.forEach((l) => l.classList.toggle("gp-folded", folded));
+    svg.querySelectorAll(".cluster").forEach((g) => g.setAttribute("aria-expanded", String(!folded)));
+  });
+
+  // --- theme and help
+  function setTheme(name) { root.dataset.theme = name; $("theme").value = name; emit("theme", { name }); }
+  $("theme").onchange = () => setTheme($("theme").value);
+  key("t", "the next theme", () => {
+    const all = [...$("theme").options].map((o) => o.value);
+    setTheme(all[(all.indexOf(root.dataset.theme) + 1) % all.length]);
+  });
+  function toggleHelp() {
+    const box = root.querySelector(".gp-help");
+    box.hidden = !box.hidden;
+    $("ask").setAttribute("aria-expanded", String(!box.hidden));
+    (box.hidden ? $("ask") : $("close")).focus();
+  }
+  $("ask").onclick = toggleHelp; $("close").onclick = toggleHelp;
+  key("?", "this help", toggleHelp);
+  keys.set("Escape", () => { if (!root.querySelector(".gp-help").hidden) toggleHelp(); });
+
+  // --- panes
+  const page = {
+    root, prefix, steps, boxes, reduced, on, emit, announce, key, setStep: show, step: () => at, svg: () => svg,
+    box: (id) => groups.get(id),
   };
+  const scripts = {/*PANES*/};
+  const side = $("side");
+  if (side) {
+    const tabs = [...side.querySelectorAll("[role=tab]")], bodies = [...side.querySelectorAll("[role=tabpanel]")];
+    const open = (name) => {
+      tabs.forEach((t) => { const mine = t.dataset.pane === name; t.setAttribute("aria-selected", String(mine)); t.tabIndex = mine ? 0 : -1; });
+      bodies.forEach((b) => { b.hidden = b.dataset.pane !== name; });
+      side.classList.remove("gp-closed"); main.classList.remove("gp-alone");
+      emit("show", { pane: name });
+    };
+    const close = () => { const shut = main.classList.toggle("gp-alone"); if (!shut) open(tabs.find((t) => t.tabIndex === 0).dataset.pane); };
+    page.open = open;
+    tabs.forEach((t, k) => {
+      t.onclick = () => open(t.dataset.pane);
+      t.onkeydown = (e) => {
+        const by = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
+        if (!by) return;
+        const next = tabs[(k + by + tabs.length) % tabs.length];
+        next.focus(); open(next.dataset.pane); e.preventDefault(); e.stopPropagation();
+      };
+    });
+    $("fold").onclick = close;
+    key("b", "hide or show what is beside the picture", close);
+    const split = $("split");
+    const width = (w) => {
+      const share = Math.max(20, Math.min(75, w));
+      main.style.setProperty("--gp-side", share + "%"); split.setAttribute("aria-valuenow", share.toFixed(0));
+    };
+    split.addEventListener("pointerdown", (e) => { split.setPointerCapture(e.pointerId); e.preventDefault(); });
+    split.addEventListener("pointermove", (e) => {
+      const r = main.getBoundingClientRect();
+      if (e.buttons & 1) width((r.right - e.clientX) / r.width * 100);
+    });
+    split.addEventListener("keydown", (e) => {
+      const by = { ArrowLeft: 3, ArrowRight: -3 }[e.key];
+      if (by) { width(Number(split.getAttribute("aria-valuenow")) + by); e.preventDefault(); e.stopPropagation(); }
+    });
+    width(42);
+    for (const body of bodies) scripts[body.dataset.pane]?.(body, paneData[body.dataset.pane], page);
+    open(tabs[0].dataset.pane);
+  }
+
   // keys go to the page that has the focus, or to the first one where none has it
   document.addEventListener("keydown", (e) => {
     const mine = root.contains(e.target) || (!e.target.closest?.(".gp") && root === document.querySelector(".gp"));
-    if (!mine) return;
-    const act = keys[e.key];
-    const own = e.target.tagName === "SELECT" || (e.target.tagName === "BUTTON" && (e.key === " " || e.key === "Enter"));
-    if (!act || own || e.ctrlKey || e.metaKey || e.altKey) return;
+    const act = keys.get(e.key);
+    if (!mine || !act || e.ctrlKey || e.metaKey || e.altKey) return;
+    const tag = e.target.tagName, typing = tag === "SELECT" || tag === "TEXTAREA" || (tag === "INPUT" && e.target.type !== "range");
+    const pressed = (tag === "BUTTON" || tag === "A" || tag === "SUMMARY" || e.target.closest?.("[role=tabpanel] [tabindex]")) && (e.key === " " || e.key === "Enter");
+    if ((typing && e.key !== "Escape") || pressed) return;
     e.preventDefault(); act();
   });
+  fit();
   show(0);
 })();
