@@ -442,7 +442,8 @@ class Program(Pictured):
         return tuple(self._specialisations.values())
 
     def source(self, stage: str = "graph") -> str:
-        """Text of one level: "graph" (declared), "simplified", "loops", "memory" (the plan), "llvm", "asm" or "cuda".
+        """Text of one level: "graph" (declared), "simplified", "loops", "memory" (the plan), "js", "llvm", "asm" or
+        "cuda".
 
         Raises:
             GraphError: no such level.
@@ -456,11 +457,13 @@ class Program(Pictured):
             return print_program(self.loops)
         if stage == "memory" and current.loops is not None:
             return timeline(current.loops)
+        if stage == "js":
+            return js_source(current.graph, self.options)
         if stage == "cuda" and self.options.target != "cuda":
             return cuda_source(current.graph, self.options)
         if stage.partition(":")[0] in ("llvm", "asm", "cuda") and current.executable is not None:
             return current.executable.source(stage)
-        raise GraphError(f"no source level {stage!r}", help="choose graph, simplified, loops, memory, llvm, asm or cuda")
+        raise GraphError(f"no source level {stage!r}", help="choose graph, simplified, loops, memory, js, llvm, asm or cuda")
 
     def profile(self, repeats: int = 20, **inputs: Any) -> Profile:
         """Time every kernel on the given inputs (zeros and the variables' present values where none are given).
@@ -703,6 +706,13 @@ def cuda_source(graph: Graph, options: Options) -> str:
     return program_source(build_loops(graph, replace(options, target="cuda"), Trace()))
 
 
+def js_source(graph: Graph, options: Options) -> str:
+    """The graph as one JavaScript expression; needs no JavaScript engine."""
+    from graphc.targets.js import program_source
+
+    return program_source(build_loops(graph, replace(options, target="interpreter"), Trace()))
+
+
 __all__ = [
     "Options",
     "Program",
@@ -712,5 +722,6 @@ __all__ = [
     "compile",
     "cuda_source",
     "default_threads",
+    "js_source",
     "optimise",
 ]

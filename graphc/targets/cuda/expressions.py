@@ -13,11 +13,11 @@ nvcc, NVRTC and a host compiler with ``cuda_on_cpu.h``, and it means what the Nu
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from graphc.loops.index import FloorDiv, Index, Mod, Value, Var
+from graphc.loops.index import Atom, FloorDiv, Index, Mod, Value
 from graphc.loops.ir import Bound, Lit, identity
 from graphc.scalar import PRIMITIVES
 from graphc.types import DType
@@ -178,9 +178,10 @@ def _closes_at_end(text: str) -> bool:
     return False
 
 
-def index_text(index: Index) -> str:
-    """An index as integer arithmetic; positive terms first.
+def index_text(index: Index, spell: Callable[[Atom], str] | None = None) -> str:
+    """An index as integer arithmetic; positive terms first. ``spell`` prints an atom (CUDA's spelling where it is None).
 
+    >>> from graphc.loops.index import Var
     >>> index_text(Index.of(Var("bx", 3)) * 16 + Var("tx", 16) - 1)
     'bx * 16 + tx - 1'
     """
@@ -188,13 +189,13 @@ def index_text(index: Index) -> str:
     for atom, coef in sorted(index.terms, key=lambda t: t[1] < 0):
         sign = " - " if coef < 0 else " + " if text else ""
         factor = "" if abs(coef) == 1 else f" * {abs(coef)}"
-        text += (sign if text else sign.strip()) + _atom(atom) + factor
+        text += (sign if text else sign.strip()) + (spell or _atom)(atom) + factor
     if index.const or not text:
         text += f" {'-' if index.const < 0 else '+'} {abs(index.const)}" if text else str(index.const)
     return text
 
 
-def _atom(atom: Var | Value | FloorDiv | Mod) -> str:
+def _atom(atom: Atom) -> str:
     match atom:
         case FloorDiv(base, divisor) if base.bounds[0] >= 0:
             return f"({_grouped(base)} / {divisor})"
@@ -214,15 +215,15 @@ def _grouped(index: Index) -> str:
     return text if text.isidentifier() else f"({text})"
 
 
-def bounds_text(bounds: Sequence[Bound]) -> str:
+def bounds_text(bounds: Sequence[Bound], spell: Callable[[Atom], str] | None = None) -> str:
     """``0 <= index < extent`` for each bound; what the ranges already show is left out."""
     parts = []
     for bound in bounds:
         low, high = bound.index.bounds
         if low < 0:
-            parts.append(f"{index_text(bound.index)} >= 0")
+            parts.append(f"{index_text(bound.index, spell)} >= 0")
         if high >= bound.extent:
-            parts.append(f"{index_text(bound.index)} < {bound.extent}")
+            parts.append(f"{index_text(bound.index, spell)} < {bound.extent}")
     return " && ".join(parts) or "true"
 
 
