@@ -138,9 +138,9 @@ class Node(Pictured):
     def with_inputs(self, inputs: Sequence[Node]) -> Node:
         """This node over other operands; the same object if nothing changed."""
         inputs = tuple(inputs)
-        if all(a is b for a, b in zip(inputs, self.inputs, strict=True)):
+        if inputs == self.inputs:  # nodes compare by identity
             return self
-        same = all(a.type == b.type for a, b in zip(inputs, self.inputs, strict=True))
+        same = [i.type for i in inputs] == [i.type for i in self.inputs]
         type_ = self.type if same else self.op.infer(tuple(i.type for i in inputs), **self.attrs)
         return Node(
             self.op, inputs, self.attrs, type_, name=self.name, source=self.source, origins=self.origins

@@ -241,12 +241,12 @@ class TensorType:
             total = total * d
         return total
 
-    @property
+    @cached_property
     def is_static(self) -> bool:
         """Whether every dimension is a number."""
         return all(isinstance(d, int) for d in self.shape)
 
-    @property
+    @cached_property
     def static_shape(self) -> tuple[int, ...]:
         """The shape as numbers.
 
