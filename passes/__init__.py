@@ -7,6 +7,7 @@ from graphc.rewrite import Pass, Pipeline
 from passes.cse import cse
 from passes.dce import dce
 from passes.expand import expand
+from passes.flatten import flatten
 from passes.fold import fold
 from passes.layout import layout
 from passes.motion import loops
@@ -35,6 +36,7 @@ def _body(graph: Graph) -> Graph:
 LAYOUT = Pipeline(
     (
         Pass("parts", parts, why="after all that looks at sums term by term; before copies of results are made"),
+        Pass("flatten", flatten, why="before fusion, which joins what runs over the same loops"),
         Pass("layout", layout, why="turns what fusion reads into what vectors can read"),
     )
 )
