@@ -86,7 +86,7 @@ def _on_rows(node: Node, rows: Node) -> Node | None:
     """An op on merged rows; None if it looks across the axes that were merged."""
     split = node.inputs[0].shape if isinstance(node.op.lowering, Reduction) else node.shape
     rest = len(rows.shape) - 1
-    if split[len(split) - rest :] != rows.shape[1:] or prod(split) != prod(rows.shape):  # type: ignore[arg-type]
+    if split[len(split) - rest :] != rows.shape[1:] or prod(split) != prod(rows.shape):
         return None
     operands = [_rows_of(i, rows.shape, len(split) - rest) for i in node.inputs]
     if not isinstance(node.op.lowering, Reduction):
@@ -107,10 +107,10 @@ def _rows_of(node: Node, rows: Shape, lead: int) -> Node:
         full = (1,) * (node.ndim - inner.ndim) + tuple(inner.shape)
         front, back = full[:lead], full[lead:]
         if all(n == 1 for n in front) or front == node.shape[:lead]:
-            merged = (prod(front), *back)  # type: ignore[arg-type]
+            merged = (prod(front), *back)
             trimmed = merged
             while trimmed and trimmed[0] == 1:
                 trimmed = trimmed[1:]
-            small = _view(inner, trimmed) if prod(trimmed) == prod(inner.shape) else inner  # type: ignore[arg-type]
+            small = _view(inner, trimmed) if prod(trimmed) == prod(inner.shape) else inner
             return small if small.shape == rows else REGISTRY["broadcast"](small, shape=rows)
     return _view(node, rows)

@@ -22,7 +22,9 @@ from typing import Any
 from graphc.errors import DrawError
 from graphc.loops.ir import LoopProgram
 from viz.adapt import diagram_of, view_of
-from viz.model import Diagram
+from viz.formula import unicode_formula
+from viz.model import Box, Diagram
+from viz.page import live
 from viz.page.pane import Context, Pane
 from viz.render import scene_of, write_file
 from viz.steps import steps_of
@@ -30,7 +32,7 @@ from viz.svg import scene_to_svg
 from viz.theme import THEMES, VARIABLES, style_sheet
 from viz.view import LEVELS
 
-PANES: dict[str, Callable[[Context], Pane | None]] = {}  # in the order of their tabs
+PANES: dict[str, Callable[[Context], Pane | None]] = {"live": live.pane}  # in the order of their tabs
 
 
 def page(
@@ -107,14 +109,27 @@ def boxes_data(diagram: Diagram, context: Context) -> dict[str, dict[str, Any]]:
                 if shown in keys and node.source is not None:
                     keys[shown][f"line:{node.source.short}"] = None
     return {
-        box.id: {"text": box.tooltip or " ".join(line.text for line in box.lines), "title": box.title, "keys": list(keys[box.id])}
+        box.id: {"text": box.tooltip or " ".join(line.text for line in box.lines), "title": _title(box), "keys": list(keys[box.id])}
         for box in diagram.boxes.values()
     }
+
+
+def _title(box: Box) -> str:
+    """A box's first line as plain text."""
+    formula = bool(box.lines) and box.lines[0].style == "formula"
+    return unicode_formula(box.title) if formula else box.title
 
 
 def _asset(name: str) -> str:
     found = files("viz.page") / name
     return found.read_text("utf-8") if found.is_file() else ""
+
+
+def _pane_script(pane: Pane) -> str:
+    """A pane's script, with its code as fourth argument; nothing in it closes the page's script element."""
+    script = _asset(f"{pane.name}.js").strip() or "() => {}"
+    code = (pane.code or "null").replace("</", "<\\/").replace("<!--", "<\\!--")
+    return f"(root, data, page) => ({script})(root, data, page, {code})"
 
 
 def _json(data: Any) -> str:
@@ -123,7 +138,7 @@ def _json(data: Any) -> str:
 
 def _html(title: str, context: Context, steps: list[dict[str, Any]], panes: list[Pane], theme: str) -> str:
     style = "\n".join([style_sheet(".gp"), _asset("page.css"), *(_asset(f"{p.name}.css") for p in panes)])
-    scripts = ",\n".join(f"{_json(p.name)}: {_asset(f'{p.name}.js').strip().rstrip(';') or '() => {}'}" for p in panes)
+    scripts = ",\n".join(f"{_json(p.name)}: {_pane_script(p)}" for p in panes)
     script = _asset("page.js").replace("/*PANES*/", scripts)
     options = "".join(f"<option{' selected' if t == theme else ''}>{t}</option>" for t in THEMES)
     data = {"prefix": context.prefix, "steps": steps, "boxes": boxes_data(context.diagram, context),

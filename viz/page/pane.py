@@ -27,12 +27,16 @@ from viz.view import View
 
 @dataclass(frozen=True)
 class Pane:
-    """A tab: ``name`` of its files, ``title`` on its tab, ``html`` of its body (escaped, ids start with the prefix), ``data`` as JSON."""
+    """A tab: ``name`` of its files, ``title`` on its tab, ``html`` of its body (escaped, ids start with the prefix), ``data`` as JSON.
+
+    ``code`` is a JavaScript expression that reaches the script as its fourth argument.
+    """
 
     name: str
     title: str
     html: str
     data: Any = None
+    code: str = ""
 
 
 @dataclass(frozen=True)

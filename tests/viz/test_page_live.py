@@ -1,0 +1,123 @@
+"""Live values: what is edited in the page gives the numbers of the interpreter, by mouse and by keyboard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc import nn, ops
+from graphc.ir import Node
+from tests.viz.test_page import browser, opened
+from viz.gallery import scalar
+from viz.values import number, run_view
+
+VALUES = {"a": 2.0, "b": -3.0, "c": 10.0}
+__all__ = ["browser"]
+
+
+def perceptron() -> tuple[Node, Any]:
+    with graphc.seed(0):
+        x, t = ops.input("x", (3, 2)), ops.input("t", (3, 1))
+        layer = nn.Dense(1, activation="sigmoid", name="unit")
+        return graphc.mean(graphc.square(layer(x) - t)), layer
+
+
+DATA = {"x": np.float32([[0, 1], [1, 0], [1, 1]]), "t": np.float32([[1], [0], [1]])}
+
+
+@pytest.fixture
+def small(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    graphc.page(scalar(), tmp_path / "p.html", values=VALUES)
+    page = opened(browser, tmp_path / "p.html", reduced_motion="reduce")
+    page.keyboard.press("End")
+    yield page
+    assert page.trouble == []
+    page.close()
+
+
+def texts(page: Any) -> str:
+    return str(page.evaluate(
+        "[...document.querySelectorAll('.gp-pic text')].filter(t => t.style.display !== 'none' && t.style.visibility !== 'hidden')"
+        ".map(t => t.textContent).join('\\n')"
+    ))  # fmt: skip
+
+
+def expected(values: dict[str, float]) -> list[str]:
+    """Every number that the picture shows for these inputs, as the interpreter computes it."""
+    loss = scalar()
+    from graphc.ir import Graph
+
+    graph = Graph("loss", {"loss": loss})
+    run = run_view(graph, values, loss)
+    shown = [f"= {number(run.values[n], 4)}" for n in graph.nodes]
+    return shown + [f"= {number(run.gradients[n], 4)}" for n in graph.inputs]
+
+
+@pytest.mark.browser
+def test_typing_a_value_computes_everything_again(small: Any) -> None:
+    field = small.locator(".gp-live-fields input[type=number]").first
+    assert field.get_attribute("aria-label") == "a"
+    field.fill("0.5")
+    found = texts(small)
+    for text in expected({**VALUES, "a": 0.5}):
+        assert text in found, text
+    field.focus()
+    small.keyboard.press("ArrowUp")
+    assert float(field.input_value()) == pytest.approx(0.6)
+    found = texts(small)
+    for text in expected({**VALUES, "a": 0.6}):
+        assert text in found, text
+
+
+@pytest.mark.browser
+def test_the_slider_and_reset(small: Any) -> None:
+    before = texts(small)
+    small.locator(".gp-live-fields input[type=range]").nth(1).fill("4")
+    found = texts(small)
+    for text in expected({**VALUES, "b": 4.0}):
+        assert text in found, text
+    small.click(".gp-live-reset")
+    assert texts(small) == before and small.locator(".gp-live-fields input[type=number]").nth(1).input_value() == "-3"
+
+
+@pytest.mark.browser
+def test_sentences_do_not_keep_old_numbers(small: Any) -> None:
+    small.locator(".gp-live-fields input[type=number]").first.fill("0.5")
+    small.keyboard.press("Tab")
+    small.locator(".gp-scrub").fill("1")
+    told = small.inner_text(".gp-say")
+    assert "Now:" in told and not re.search(r"−6\b", told)
+
+
+@pytest.mark.browser
+def test_gradient_steps_are_those_of_the_compiler(browser: Any, tmp_path: Path) -> None:
+    loss, layer = perceptron()
+    graphc.page(loss, tmp_path / "p.html", values=DATA)
+    page = opened(browser, tmp_path / "p.html", reduced_motion="reduce")
+    page.fill(".gp-live-rate", "0.5")
+    for _ in range(5):
+        page.click(".gp-live-step")
+    shown = float(page.inner_text(".gp-live-result").split("=")[1].replace("−", "-"))
+    held = {p: p.attrs["variable"].value.copy() for p in layer.parameters()}
+    step = graphc.compile({"loss": loss}, updates=graphc.optim.SGD(0.5).updates(loss, layer.parameters()), target="interpreter")
+    for _ in range(5):
+        step(**DATA)
+    want = float(graphc.compile(loss, target="interpreter")(**DATA))
+    for parameter, value in held.items():
+        parameter.attrs["variable"].value = value
+    assert shown == pytest.approx(want, rel=1e-5)
+    assert page.locator(".gp-live-curve polyline").count() == 1 and page.trouble == []
+
+
+def test_no_pane_without_values_or_for_large_models(tmp_path: Path) -> None:
+    graphc.page(scalar(), tmp_path / "a.html")
+    x = ops.input("x", (64, 64))
+    graphc.page(graphc.mean(x @ x), tmp_path / "b.html", values={"x": np.ones((64, 64), np.float32)})
+    for name in ("a.html", "b.html"):
+        assert "gp-pane-live" not in (tmp_path / name).read_text().split("<script", 1)[0].split("</style>", 1)[1]

@@ -1,0 +1,161 @@
+(root, data, page, program) => {
+  const $ = (name) => root.querySelector(".gp-live-" + name);
+  const types = { float32: Float32Array, float64: Float64Array, int32: Int32Array, uint32: Uint32Array, int64: BigInt64Array, bool: Uint8Array };
+  const memory = {};
+  for (const [name, b] of Object.entries(program.buffers))
+    if (b.role === "input" || b.role === "parameter" || b.role === "output")
+      memory[name] = new (types[b.dtype])(b.shape.reduce((a, n) => a * n, 1));
+  const put = (array, k, v) => { array[k] = array instanceof BigInt64Array ? BigInt(Math.round(v)) : v; };
+
+  // --- how numbers are written: as in the picture
+  function number(value, digits = 3) {
+    const v = Number(value);
+    if (Number.isNaN(v)) return "NaN";
+    if (!Number.isFinite(v)) return v > 0 ? "∞" : "−∞";
+    if (v === 0) return Object.is(v, -0) ? "−0" : "0";
+    const size = Math.abs(v);
+    let text = size < 1e-3 ? size.toExponential(digits - 1) : size.toPrecision(digits);
+    let [mantissa, exponent] = text.split("e");
+    if (mantissa.includes(".")) mantissa = mantissa.replace(/0+$/, "").replace(/\.$/, "");
+    if (exponent === undefined && Number(mantissa) >= 10 ** digits) { [mantissa, exponent] = size.toExponential(digits - 1).split("e"); }
+    text = exponent === undefined ? mantissa : `${mantissa}e${Number(exponent)}`;
+    return (v < 0 ? "−" : "") + text;
+  }
+  function summary(a) {
+    const all = Array.from(a, Number), finite = all.filter(Number.isFinite);
+    if (!finite.length) return "nothing finite";
+    const mean = finite.reduce((s, v) => s + v, 0) / finite.length;
+    const spread = Math.sqrt(finite.reduce((s, v) => s + (v - mean) ** 2, 0) / finite.length);
+    return `mean ${number(mean)} ± ${number(spread)}   ${number(Math.min(...finite))} … ${number(Math.max(...finite))}`;
+  }
+  /** Other words in a text that stays in the middle of where it was. */
+  function write(element, text) {
+    if (element.textContent === text) return;
+    if (element.getAttribute("text-anchor") !== "middle") {
+      const b = element.getBBox();
+      element.setAttribute("x", b.x + b.width / 2); element.setAttribute("text-anchor", "middle");
+    }
+    element.textContent = text;
+  }
+  const short = (a) => (a.length === 1 ? number(a[0]) : `‖·‖ ${number(Math.hypot(...Array.from(a, Number)), 2)}`);
+
+  // --- onto the picture
+  function lineOf(id, place) {
+    const g = page.box(id), count = data.count[id];
+    return g.children[g.children.length - count + place];
+  }
+  // a formula is drawn as outlines: a text of the same place and colour takes its turn
+  const standOf = new Map();
+  const rows = Object.entries(data.boxes).flatMap(([id, lines]) => lines.map((l) => [lineOf(id, l.line), l.style, l.out]));
+  let changed = false;
+  function paint() {
+    for (const [element, style, out] of rows) {
+        const a = memory[out];
+        if (!element || !a) continue;
+        if (style === "value") write(element, "= " + number(a[0], 4));
+        else if (style === "stats") write(element, a.length <= 4 && a.length > 0 ? `(${Array.from(a, (v) => number(v)).join(", ")})`  : summary(a));
+        else if (style === "formula") {
+          let stand = standOf.get(element);
+          if (!stand) {
+            const m = /translate\(([-\d.]+) ([-\d.]+)\)/.exec(element.getAttribute("transform"));
+            stand = document.createElementNS("http://www.w3.org/2000/svg", "text");
+            const b = element.getBBox(), middle = Number(m[1]) + b.x + b.width / 2;
+            for (const [k, v] of [["class", "gp-live-number"], ["x", middle], ["y", m[2]], ["text-anchor", "middle"], ["font-size", "14"], ["fill", element.getAttribute("fill")]])
+              stand.setAttribute(k, v);
+            element.parentNode.append(stand);
+            standOf.set(element, stand);
+          }
+          stand.textContent = "= " + number(a[0]);
+          stand.style.display = changed ? "" : "none";
+          element.style.visibility = changed ? "hidden" : "";
+        } else if (style === "cells") element.style.opacity = changed ? "0.25" : "";
+      }
+    for (const [id, out] of Object.entries(data.edges)) {
+      const label = page.box(id)?.querySelector("text");
+      if (label) write(label, short(memory[out]));
+    }
+    if (data.loss) $("result").textContent = `loss = ${number(memory[data.loss][0], 6)}`;
+    sentence(page.step());
+  }
+  function sentence(k) {
+    if (!changed || page.root.classList.contains("gp-asking")) return;
+    const lit = page.steps[k].lit.filter((id) => data.boxes[id]);
+    const now = lit.flatMap((id) => data.boxes[id].filter((r) => r.style === "value").map((r) => `${page.boxes[id].title} = ${number(memory[r.out][0], 4)}`));
+    page.root.querySelector(".gp-say").textContent = data.say[k] + (now.length ? `  Now: ${now.join(", ")}.` : "");
+  }
+  page.on("step", ({ index }) => sentence(index));
+
+  // --- computing
+  function compute() {
+    const status = program.run(memory);
+    if (status) { $("result").textContent = "An index is out of range."; return; }
+    changed = data.fields.some((f) => f.values.some((v, k) => Number(memory[f.buffer][k]) !== Number(start[f.buffer][k])));
+    paint();
+  }
+  const start = {}, fieldInputs = [];
+  for (const f of data.fields) {
+    f.values.forEach((v, k) => put(memory[f.buffer], k, Number(v)));
+    start[f.buffer] = memory[f.buffer].slice();
+    const group = document.createElement("fieldset"), legend = document.createElement("legend");
+    legend.textContent = f.label + (f.shape.length ? ` [${f.shape.join(", ")}]` : "");
+    const grid = document.createElement("div");
+    grid.className = "gp-live-grid";
+    const columns = f.shape.length ? f.shape[f.shape.length - 1] : 1;
+    grid.style.gridTemplateColumns = `repeat(${Math.min(columns, 8)}, minmax(4.5em, 1fr))`;
+    f.values.forEach((v, k) => {
+      const input = document.createElement("input");
+      input.type = "number"; input.step = f.kind === "float" ? "0.1" : "1";
+      input.value = String(+Number(v).toPrecision(6));
+      input.setAttribute("aria-label", f.label + (f.values.length > 1 ? `, element ${k + 1}` : ""));
+      input.oninput = () => { if (input.value !== "") { put(memory[f.buffer], k, Number(input.value)); compute(); } };
+      input.onfocus = () => page.emit("highlight", { keys: ["node:" + f.box], from: "live" });
+      input.onblur = () => page.emit("highlight", { keys: [], from: "live" });
+      fieldInputs.push([input, f, k]);
+      grid.append(input);
+      if (!f.shape.length && f.kind === "float") {
+        const slide = document.createElement("input"), reach = Math.max(5, 2 * Math.abs(Number(v)));
+        slide.type = "range"; slide.min = -reach; slide.max = reach; slide.step = 10 ** Math.floor(Math.log10(reach)) / 20; slide.value = v;
+        slide.setAttribute("aria-label", `${f.label}, slider`);
+        slide.oninput = () => { input.value = slide.value; input.oninput(); };
+        input.addEventListener("input", () => { slide.value = input.value; });
+        fieldInputs.push([slide, f, k]);
+        grid.style.gridTemplateColumns = "7em 1fr";
+        grid.append(slide);
+      }
+    });
+    group.append(legend, grid);
+    $("fields").append(group);
+  }
+  const refill = () => fieldInputs.forEach(([input, f, k]) => { input.value = String(+Number(memory[f.buffer][k]).toPrecision(6)); });
+  $("reset").onclick = () => {
+    for (const f of data.fields) memory[f.buffer].set(start[f.buffer]);
+    curve = []; draw(); refill(); compute(); page.setStep(page.step());
+  };
+
+  // --- gradient descent
+  let curve = [];
+  const moved = data.fields.filter((f) => f.gradient && f.parameter && f.kind === "float");
+  $("descent").hidden = !moved.length;
+  function draw() {
+    const svg = $("curve"), NS = "http://www.w3.org/2000/svg";
+    svg.replaceChildren();
+    if (curve.length < 2) return;
+    const low = Math.min(...curve), high = Math.max(...curve), span = high - low || 1;
+    svg.setAttribute("viewBox", "0 0 200 60");
+    const line = document.createElementNS(NS, "polyline");
+    line.setAttribute("points", curve.map((v, k) => `${(4 + 192 * k / (curve.length - 1)).toFixed(1)},${(54 - 48 * (v - low) / span).toFixed(1)}`).join(" "));
+    svg.append(line);
+    svg.setAttribute("aria-label", `The loss after ${curve.length - 1} steps: ${number(curve[curve.length - 1], 4)}, at first ${number(curve[0], 4)}`);
+  }
+  $("step").onclick = () => {
+    const rate = Number($("rate").value);
+    if (!curve.length) curve.push(Number(memory[data.loss][0]));
+    const steps = moved.map((f) => Array.from(memory[f.gradient], Number));
+    moved.forEach((f, m) => steps[m].forEach((g, k) => { memory[f.buffer][k] -= rate * g; }));
+    refill(); compute();
+    curve.push(Number(memory[data.loss][0]));
+    draw();
+  };
+  program.run(memory);
+  if (data.loss) $("result").textContent = `loss = ${number(memory[data.loss][0], 6)}`;
+}
