@@ -56,6 +56,7 @@ _EXPORTS: dict[str, str] = {
     "verify": "graphc.verify",
     # pictures
     "draw": "viz",
+    "export": "viz",
     "page": "viz",
     "slides": "viz",
 }
@@ -112,7 +113,7 @@ if TYPE_CHECKING:
     from graphc.types import uint32 as u32
     from graphc.verify import verify
     from passes.differentiate import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
-    from viz import draw, page, slides
+    from viz import draw, export, page, slides
 
 
 def __getattr__(name: str) -> Any:

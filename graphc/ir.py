@@ -412,15 +412,26 @@ class Graph(Pictured):
         return self.replace(mapping)
 
     def to_networkx(self) -> networkx.MultiDiGraph:
-        """A networkx view: one vertex a node (attributes op, type, name, source), one edge an operand (its position)."""
+        """A networkx view: one vertex a node, numbered in order, one edge an operand (attribute ``operand``, its position).
+
+        Attributes of a vertex: op, name, type, shape, dtype, source, file, line, scope, origin (passes and rules), primal (number of the
+        node whose adjoint it is part of, or None), outputs (names that it is given back under), attrs (the op's, as text).
+        """
         import networkx
 
         graph = networkx.MultiDiGraph(name=self.name)
         number = {n: i for i, n in enumerate(self.nodes)}
+        given: dict[Node, list[str]] = {}
+        for key, node in self.outputs.items():
+            given.setdefault(node, []).append(key)
         for node, i in number.items():
+            line = node.source
+            primal = number.get(node.primal) if node.primal is not None else None
             graph.add_node(
-                i, op=node.op.name, type=str(node.type), name=node.name, source=str(node.source or ""),
-                attrs={k: str(v) for k, v in node.attrs.items()},
+                i, op=node.op.name, type=str(node.type), shape=tuple(map(str, node.shape)), dtype=str(node.dtype), name=node.name,
+                source=str(line or ""), file=line.file if line else "", line=line.line if line else 0,
+                scope="/".join(line.scope) if line else "", origin=", ".join(map(str, node.origins)), primal=primal,
+                outputs=tuple(given.get(node, ())), attrs={k: str(v) for k, v in node.attrs.items()},
             )  # fmt: skip
             for position, operand in enumerate(node.inputs):
                 graph.add_edge(number[operand], i, operand=position)

@@ -7,9 +7,10 @@ True
 """
 
 from viz.engines import engine
+from viz.export import export
 from viz.page import page
 from viz.plots import plot_history
 from viz.render import draw, to_svg
 from viz.slides import slides
 
-__all__ = ["draw", "engine", "page", "plot_history", "slides", "to_svg"]
+__all__ = ["draw", "engine", "export", "page", "plot_history", "slides", "to_svg"]

@@ -108,6 +108,15 @@ def _is_fusion(what: Any) -> bool:
     return hasattr(what, "groups") and isinstance(getattr(what, "graph", None), Graph)
 
 
+def graph_of(what: Any, name: str | None = None) -> Graph:
+    """The graph of a value, of values by name, of a program, or of whatever has one.
+
+    Raises:
+        DrawError: it has none.
+    """
+    return _as_graph(what, name, False)
+
+
 def _as_graph(what: Any, name: str | None, backward: bool) -> Graph:
     if isinstance(what, Graph):
         return what

@@ -81,6 +81,21 @@ def draw(
 
 
 @app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="file.py:name of a value, graph or model; or file.ir; or an example's name.")
+    ],
+    file: Annotated[Path, typer.Argument(help="Where to write it: a .json file for Model Explorer.")],
+) -> None:
+    """Write a graph as JSON that Model Explorer opens: for graphs too large for one picture."""
+    from graphc.cli.models import load_model
+    from viz import export as write_graph
+
+    write_graph(load_model(model), file)
+    out.print(f"wrote {file}")
+
+
+@app.command()
 def slides(
     model: Annotated[
         str, typer.Argument(help="file.py:name of a value, graph or model; or file.ir; or an example's name.")
