@@ -44,7 +44,7 @@ def export(what: Any, path: str | os.PathLike[str], *, name: str | None = None) 
     >>> file = os.path.join(tempfile.mkdtemp(), "product.json")
     >>> export(ops.input("a") * ops.input("b"), file, name="product")
     >>> [node["label"] for node in json.load(open(file))["graphs"][0]["nodes"]]
-    ['a', 'b', 'mul', 'product']
+    ['a', 'b', 'mul', 'output']
     """
     file = Path(path)
     if file.suffix.lower() != ".json":
