@@ -185,7 +185,8 @@ def test_a_fork_in_the_middle_of_a_call(threads: int) -> None:
 
 
 INTERRUPTED = """
-import os, signal, sys, threading, time
+import faulthandler, os, signal, sys, threading, time
+faulthandler.dump_traceback_later(80, exit=True)  # a hang says where
 import numpy as np
 import graphc
 from graphc import ops
