@@ -187,6 +187,7 @@ def test_a_fork_in_the_middle_of_a_call(threads: int) -> None:
 INTERRUPTED = """
 import faulthandler, os, signal, sys, threading, time
 faulthandler.dump_traceback_later(80, exit=True)  # a hang says where
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with SIGINT ignored
 import numpy as np
 import graphc
 from graphc import ops

@@ -2,7 +2,7 @@
 
 What enters: SIGINT. What leaves: KeyboardInterrupt from :meth:`Interrupt.check`. Invariant: while
 :func:`deferred_interrupt` is in force, a first interrupt never strikes between an update and its bookkeeping; a second
-one is not held back.
+one is not held back. Whoever has SIGINT ignored (``nohup``, a script's background job) or handled otherwise keeps that.
 
 >>> with deferred_interrupt() as interrupt:
 ...     interrupt.check()
@@ -42,9 +42,11 @@ def deferred_interrupt() -> Iterator[Interrupt]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
-    before = signal.getsignal(signal.SIGINT)
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield interrupt
+        return
     signal.signal(signal.SIGINT, interrupt._note)
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)

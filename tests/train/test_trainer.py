@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,25 @@ class Interrupting(Callback):
     def on_batch(self, trainer: Trainer, epoch: int, batch: int, values: Any) -> None:
         if (epoch, batch) == self.when:
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def default_interrupt() -> Iterator[None]:
+    """Python's own handler of SIGINT, also where the tests run as a shell's background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
+def test_who_ignores_or_handles_an_interrupt_keeps_that(handler: Any) -> None:
+    signal.signal(signal.SIGINT, handler)
+    model = make()
+    model.fit(DATA, VALID, epochs=1, batch_size=32, callbacks=[Interrupting(1, 1)], progress=False)
+    assert signal.getsignal(signal.SIGINT) is handler
+    straight = make()
+    straight.fit(DATA, VALID, epochs=1, batch_size=32, progress=False)
+    assert content(model) == content(straight)
 
 
 def test_an_interrupt_saves_and_the_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
