@@ -465,8 +465,12 @@ class Program(Pictured):
             return current.executable.source(stage)
         raise GraphError(f"no source level {stage!r}", help="choose graph, simplified, loops, memory, js, llvm, asm or cuda")
 
-    def profile(self, repeats: int = 20, **inputs: Any) -> Profile:
+    def profile(self, repeats: int = 20, *, interpreted: bool = False, **inputs: Any) -> Profile:
         """Time every kernel on the given inputs (zeros and the variables' present values where none are given).
+
+        Args:
+            repeats: steps that are timed. interpreted: time the interpreter too, node by node, to compare with.
+            inputs: by name.
 
         Variables keep their values. See :class:`graphc.profile.Profile`.
 
@@ -475,7 +479,7 @@ class Program(Pictured):
         """
         from graphc.profile import profile_program
 
-        return profile_program(self, repeats, inputs)
+        return profile_program(self, repeats, inputs, interpreted)
 
     def current(self, inputs: Mapping[str, Any] | None = None) -> Specialisation:
         """The specialisation for these inputs (all of them given), else the latest.

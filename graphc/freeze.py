@@ -53,8 +53,11 @@ def _constant(node: Node, value: np.ndarray) -> Node:
     array.setflags(write=False)
     type_ = node.type if node.ndim else type(node.type)(node.dtype, array.shape)
     made = Node(
-        REGISTRY["constant"], (), {"value": array}, type_, name=node.name, source=node.source, origins=node.origins
-    )
+        REGISTRY["constant"], (), {"value": array}, type_, name=node.name, source=node.source, origins=node.origins,
+        copied=node.lineage,
+    )  # fmt: skip
     if node.ndim:
         return made
-    return Node(REGISTRY["reshape"], (made,), {"shape": ()}, node.type, source=node.source, origins=node.origins)
+    return Node(
+        REGISTRY["reshape"], (made,), {"shape": ()}, node.type, source=node.source, origins=node.origins, copied=node.lineage
+    )

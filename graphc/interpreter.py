@@ -12,8 +12,9 @@ array([1., 2.], dtype=float32)
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, MutableMapping
-from typing import Any
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from time import perf_counter
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from graphc.specialise import specialise_nodes
 from graphc.types import Dim, SymDim, TensorType
 
 Keep = MutableMapping[Node, np.ndarray]
+Watch: TypeAlias = Callable[[Node, float, np.ndarray, Sequence[np.ndarray]], None]  # node, seconds, value, operands
 
 
 def run(
@@ -43,13 +45,16 @@ def run(
 
 
 def run_with_updates(
-    graph: Graph, inputs: Mapping[str, Any], *, strict: bool = False, keep: Keep | None = None
+    graph: Graph, inputs: Mapping[str, Any], *, strict: bool = False, keep: Keep | None = None, watch: Watch | None = None
 ) -> tuple[dict[str, np.ndarray], dict[Variable, np.ndarray]]:
-    """Outputs by name, and the next value of each updated variable; the variables themselves are not changed."""
+    """Outputs by name, and the next value of each updated variable; the variables themselves are not changed.
+
+    ``watch`` is called after each node with the time that it took (nodes of a graph with open sizes: of the graph with sizes).
+    """
     arrays, sizes = check_inputs(graph, inputs)
     mapping = specialise_nodes(graph, sizes) if sizes else None
     special = graph if mapping is None else graph.replace(mapping)
-    values = _evaluate(special, arrays, strict, freeing=keep is None)
+    values = _evaluate(special, arrays, strict, keep is None, watch)
     if keep is not None:
         keep.update({n: values[n if mapping is None else mapping[n]] for n in graph.nodes})
     outputs = {name: _own(values[node], arrays) for name, node in special.outputs.items()}
@@ -72,7 +77,9 @@ def _own(value: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.array(value, order="C", copy=True)
 
 
-def _evaluate(graph: Graph, arrays: Mapping[str, np.ndarray], strict: bool, freeing: bool) -> dict[Node, np.ndarray]:
+def _evaluate(
+    graph: Graph, arrays: Mapping[str, np.ndarray], strict: bool, freeing: bool, watch: Watch | None
+) -> dict[Node, np.ndarray]:
     uses: dict[Node, int] = {}
     for node in graph.nodes:
         for operand in node.inputs:
@@ -83,7 +90,10 @@ def _evaluate(graph: Graph, arrays: Mapping[str, np.ndarray], strict: bool, free
     tainted: set[Node] = set()  # values that descend from infinities in constants
     with np.errstate(all="ignore"):
         for node in graph.nodes:
+            begin = perf_counter()
             value = _value(node, values, arrays)
+            if watch is not None:
+                watch(node, perf_counter() - begin, value, [values[i] for i in node.inputs])
             values[node] = value
             if strict and value.dtype.kind == "f" and not np.isfinite(value).all():
                 if node.op.name != "constant" and not any(i in tainted for i in node.inputs):

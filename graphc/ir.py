@@ -92,9 +92,10 @@ class Node(Pictured):
         source: the user's line. origins: how it was derived (at least one).
         uid: increases with every node built; gives traversals a deterministic order, never appears in text.
         checked: whether the verifier has found its type and attributes right (they never change).
+        copied: of a copy over other operands, what :attr:`lineage` says; () else.
     """
 
-    __slots__ = ("__weakref__", "attrs", "checked", "inputs", "name", "op", "origins", "source", "type", "uid")
+    __slots__ = ("__weakref__", "attrs", "checked", "copied", "inputs", "name", "op", "origins", "source", "type", "uid")
     __array_ufunc__ = None  # NumPy arrays on the left give way to Node.__radd__ and kin
 
     def __init__(
@@ -107,6 +108,7 @@ class Node(Pictured):
         name: str = "",
         source: Source | None = None,
         origins: tuple[Origin, ...] = (provenance.DECLARED,),
+        copied: tuple[int, ...] = (),
     ) -> None:
         self.op = op
         self.inputs = inputs
@@ -117,6 +119,7 @@ class Node(Pictured):
         self.origins = origins
         self.uid = next(_ids)
         self.checked = False
+        self.copied = copied
 
     @property
     def shape(self) -> Shape:
@@ -135,6 +138,20 @@ class Node(Pictured):
         """For a node made by differentiation: the forward node whose adjoint it belongs to."""
         return next((o.primal for o in self.origins if o.primal is not None), None)
 
+    @property
+    def lineage(self) -> tuple[int, ...]:
+        """The uids of the nodes that this one stands for: of the first of its copies, and of what was merged into it.
+
+        A pass that changes what a node reads makes a copy of it; nodes of two stages with a uid in common are the same to a reader.
+
+        >>> from graphc.ops.sources import input
+        >>> x, y = input("x"), input("y")
+        >>> total = x + y
+        >>> total.with_inputs((y, x)).lineage == (total.uid,) == total.lineage
+        True
+        """
+        return self.copied or (self.uid,)
+
     def with_inputs(self, inputs: Sequence[Node]) -> Node:
         """This node over other operands; the same object if nothing changed."""
         inputs = tuple(inputs)
@@ -143,17 +160,24 @@ class Node(Pictured):
         same = [i.type for i in inputs] == [i.type for i in self.inputs]
         type_ = self.type if same else self.op.infer(tuple(i.type for i in inputs), **self.attrs)
         return Node(
-            self.op, inputs, self.attrs, type_, name=self.name, source=self.source, origins=self.origins
-        )
+            self.op, inputs, self.attrs, type_, name=self.name, source=self.source, origins=self.origins,
+            copied=self.copied or (self.uid,),
+        )  # fmt: skip
 
-    def with_origins(self, *more: Origin) -> Node:
-        """A copy that remembers further origins (a merge of several nodes)."""
-        origins = tuple(dict.fromkeys((*self.origins, *more)))
-        return Node(self.op, self.inputs, self.attrs, self.type, name=self.name, source=self.source, origins=origins)
+    def standing_for(self, *others: Node) -> Node:
+        """A copy that remembers the origins and the lineage of others, which were merged into it."""
+        origins = tuple(dict.fromkeys(o for n in (self, *others) for o in n.origins))
+        copied = tuple(dict.fromkeys(uid for n in (self, *others) for uid in n.lineage))
+        return Node(
+            self.op, self.inputs, self.attrs, self.type, name=self.name, source=self.source, origins=origins, copied=copied
+        )
 
     def named(self, name: str) -> Node:
         """A copy with a name of the user's, which pictures and text show."""
-        return Node(self.op, self.inputs, self.attrs, self.type, name=name, source=self.source, origins=self.origins)
+        return Node(
+            self.op, self.inputs, self.attrs, self.type, name=name, source=self.source, origins=self.origins,
+            copied=self.lineage,
+        )  # fmt: skip
 
     def key(self) -> tuple[Any, ...]:
         """Two nodes with equal keys compute the same value."""

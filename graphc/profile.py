@@ -6,6 +6,7 @@ loop IR (:mod:`graphc.loops.cost`); the variables' values are as before. ::
 
     profile = program.profile(image=x, label=y)
     print(profile); print(profile.lines_table()); profile.save("trace.json")     # open it in ui.perfetto.dev
+    program.page("profile.html", profile=program.profile(interpreted=True, image=x, label=y))
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.errors import InputError, TargetUnavailable
+from graphc.interpreted import NodeRow, Spent, interpret_timed, share_out
+from graphc.ir import Node
 from graphc.loops.cost import kernel_cost
 from graphc.targets.cpu.recorder import Event, Recording
-from graphc.targets.cpu.roofline import Roofline
+from graphc.targets.cpu.roofline import Roofline, roofline
+from passes.memory import Arena, arena_of
 from passes.reuse import counterparts
 
 if TYPE_CHECKING:
@@ -44,6 +48,8 @@ class ProfileRow:
         busy_threads: threads at work on average.
         itemsize: bytes of the float that it computes with.
         work: line -> the line's share in the kernel's statements.
+        nodes: what it computes, each with the number of statements that it runs for it.
+        interpreted: what the interpreter spends on the same, where it was timed too.
     """
 
     kernel: str
@@ -56,6 +62,8 @@ class ProfileRow:
     busy_threads: float = 1.0
     itemsize: int = 4
     work: Mapping[str, float] = field(default_factory=dict)
+    nodes: Mapping[Node, float] = field(default_factory=dict)
+    interpreted: Spent | None = None
 
     def share_of(self, roofline: Roofline) -> float:
         """The least time that the machine could need, over the time that it took."""
@@ -79,11 +87,27 @@ class Profile:
 
     Attributes:
         rows: the launches. threads: of the program. events: the timeline of the first profiled steps.
+        arena: where intermediates lie, and when.
+        nodes: the interpreter's times, a node each, where it was timed too. rest: those of nodes that no launch computes.
+        roof: the ceilings to compare with, if not this machine's.
     """
 
     rows: tuple[ProfileRow, ...]
     threads: int = 1
     events: tuple[Event, ...] = ()
+    arena: Arena | None = None
+    nodes: tuple[NodeRow, ...] = ()
+    rest: Spent = field(default_factory=Spent)
+    roof: Roofline | None = None
+
+    def roofline(self) -> Roofline:
+        """The machine's ceilings for as many threads; measured once a machine, which takes about a second."""
+        return self.roof or roofline(self.threads)
+
+    @property
+    def interpreted_seconds(self) -> float:
+        """Time of a step under the interpreter: the sum over its nodes; 0 where it was not timed."""
+        return sum(r.spent.seconds for r in self.nodes)
 
     @property
     def seconds(self) -> float:
@@ -179,9 +203,16 @@ def _together(rows: Sequence[ProfileRow]) -> ProfileRow:
     """Several rows of one kernel as one."""
     first, seconds = rows[0], sum(r.seconds for r in rows)
     busy = sum(r.busy_threads * r.seconds for r in rows) / seconds if seconds else first.busy_threads
+    spent = None
+    for row in rows:
+        if row.interpreted is not None:
+            spent = row.interpreted.plus(spent or Spent())
+    nodes: Counter[Node] = Counter()
+    for row in rows:
+        nodes.update(row.nodes)
     return replace(
         first, seconds=seconds, bytes=sum(r.bytes for r in rows), flops=sum(r.flops for r in rows),
-        runs=sum(r.runs for r in rows), busy_threads=busy,
+        runs=sum(r.runs for r in rows), busy_threads=busy, nodes=nodes, interpreted=spent,
     )  # fmt: skip
 
 
@@ -189,7 +220,7 @@ def _metadata(what: str, thread: int, name: str) -> dict[str, Any]:
     return {"name": what, "ph": "M", "pid": 1, "tid": thread, "args": {"name": name}}
 
 
-def profile_program(program: Program, repeats: int, inputs: Mapping[str, Any]) -> Profile:
+def profile_program(program: Program, repeats: int, inputs: Mapping[str, Any], interpreted: bool = False) -> Profile:
     """Profile one specialisation of a program; see :meth:`graphc.driver.Program.profile`."""
     if program.options.target != "cpu":
         raise TargetUnavailable("profiles are made on the cpu target", help='compile with target="cpu"')
@@ -209,7 +240,15 @@ def profile_program(program: Program, repeats: int, inputs: Mapping[str, Any]) -
     finally:
         for array, old in zip(current.variables, saved, strict=True):
             array[...] = old
-    return Profile(_rows(current.loops, recording), recording.threads, recording.events)
+    assert current.loops is not None
+    rows = _rows(current.loops, recording)
+    made = Profile(rows, recording.threads, recording.events, arena_of(current.loops))
+    if not interpreted:
+        return made
+    timed = interpret_timed(current.graph, given)
+    parts, rest = share_out(timed, [r.nodes for r in rows])
+    rows = tuple(replace(r, interpreted=p) for r, p in zip(rows, parts, strict=True))
+    return replace(made, rows=rows, nodes=timed, rest=rest)
 
 
 def _rows(loops: Any, recording: Recording) -> tuple[ProfileRow, ...]:
@@ -225,14 +264,18 @@ def _rows(loops: Any, recording: Recording) -> tuple[ProfileRow, ...]:
         # the kernel may have been made for other nodes, which stand for the launch's
         own = counterparts(loops.kernels[launch.kernel], launch)
         work: Counter[str] = Counter()
+        shares: dict[Node, float] = {n: 0.0 for n in nodes if isinstance(n, Node)}
         for node, count in cost.work.items():
-            source = own.get(node, (node,))[0].source
+            standing = own.get(node, (node,))
+            for one in standing:
+                shares[one] = shares.get(one, 0.0) + count / len(standing)
+            source = standing[0].source
             if source:
                 work[str(source)] += count
         times = max(int(runs), 1)
         rows.append(ProfileRow(
             launch.kernel, seconds, cost.bytes * times, tuple(dict.fromkeys(lines)), cost.flops * times, number, times, busy,
-            cost.itemsize, _shares(work, lines),
+            cost.itemsize, _shares(work, lines), shares,
         ))  # fmt: skip
     return tuple(rows)
 

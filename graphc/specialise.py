@@ -54,11 +54,15 @@ def _specialised(node: Node, inputs: tuple[Node, ...], sizes: Mapping[str, int])
         value = np.array(attrs["dim"], node.dtype.numpy)
         value.setflags(write=False)
         constant = REGISTRY["constant"]
-        return Node(constant, (), {"value": value}, type_, name=node.name, source=node.source, origins=node.origins)
+        return Node(
+            constant, (), {"value": value}, type_, name=node.name, source=node.source, origins=node.origins, copied=node.lineage
+        )
     if same and unmoved and type_ == node.type:
         return node
     kept = node.attrs if same else attrs
-    return Node(node.op, inputs, kept, type_, name=node.name, source=node.source, origins=node.origins)
+    return Node(
+        node.op, inputs, kept, type_, name=node.name, source=node.source, origins=node.origins, copied=node.lineage
+    )
 
 
 def _equal(a: object, b: object) -> bool:

@@ -39,7 +39,7 @@ def cse(graph: Graph, context: Context) -> Graph:
             made = node.with_inputs(inputs)
             if len(group) > 1:
                 name = next((n.name for n in group if n.name), "")
-                made = made.with_origins(*(o for other in group[1:] for o in other.origins))
+                made = made.standing_for(*group[1:])
                 made = made.named(name) if name != made.name else made
                 context.fire(f"merge {len(group)} equal {node.op.name}", tuple(group), made)
             survivor[which] = made

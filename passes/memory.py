@@ -10,7 +10,8 @@ enough, else new memory at the end) and give its block back, merged with its nei
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -115,13 +116,67 @@ def plan_memory(program: LoopProgram) -> LoopProgram:
     return replace(program, buffers=buffers, arena_size=free.end)
 
 
-def live_bytes(program: LoopProgram) -> int:
-    """The most that intermediates need at once: what no plan can go below (gaps between blocks come on top)."""
+@dataclass(frozen=True)
+class Tenancy(Lifetime):
+    """A buffer's time in its place. ``after``: the buffers whose memory it takes over, in whole or in part, by address."""
+
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Arena:
+    """A memory plan as a picture shows it.
+
+    Attributes:
+        tenancies: by birth. size: of the arena in bytes. live: bytes that are alive in each launch. kernels: of each launch.
+        outside: role -> bytes of the buffers that are not in the arena.
+    """
+
+    tenancies: tuple[Tenancy, ...]
+    size: int
+    live: tuple[int, ...]
+    kernels: tuple[str, ...]
+    outside: Mapping[str, int]
+
+    @property
+    def peak(self) -> int:
+        """The most bytes alive at once."""
+        return max(self.live, default=0)
+
+
+def arena_of(program: LoopProgram) -> Arena:
+    """The plan of a program whose buffers have offsets."""
+    latest: list[tuple[int, int, str]] = []  # (begin, end, the buffer that had these bytes last), without overlaps
+    found = []
+    for life in lifetimes(program):
+        begin, end = life.slot.offset, life.slot.offset + life.size
+        low = bisect_right(latest, begin, key=lambda piece: piece[1])
+        high = bisect_left(latest, end, key=lambda piece: piece[0])
+        taken = latest[low:high]
+        rest = [(b, begin, n) for b, _, n in taken[:1] if b < begin] + [(end, e, n) for _, e, n in taken[-1:] if e > end]
+        latest[low:high] = sorted([*rest, (begin, end, life.slot.name)])
+        found.append(Tenancy(life.slot, life.first, life.last, tuple(dict.fromkeys(n for _, _, n in taken))))
+    outside: dict[str, int] = {}
+    for slot in program.buffers.values():
+        if slot.role != "arena":
+            outside[slot.role] = outside.get(slot.role, 0) + slot.type.nbytes
+    return Arena(
+        tuple(found), program.arena_size, tuple(_alive(program)[:-1]), tuple(n.kernel for n in program.launches), outside
+    )
+
+
+def _alive(program: LoopProgram) -> list[int]:
+    """Bytes alive in each launch, and 0 after the last."""
     change = [0] * (len(program.launches) + 1)
     for life in lifetimes(program):
         change[life.first] += life.size
         change[life.last + 1] -= life.size
-    return max(accumulate(change), default=0)
+    return list(accumulate(change))
+
+
+def live_bytes(program: LoopProgram) -> int:
+    """The most that intermediates need at once: what no plan can go below (gaps between blocks come on top)."""
+    return max(_alive(program), default=0)
 
 
 def timeline(program: LoopProgram) -> str:

@@ -199,6 +199,7 @@ def merge_scans(graph: Graph) -> Graph:
                     name=node.name,
                     source=node.source,
                     origins=node.origins,
+                    copied=node.lineage,
                 )
         return node.with_inputs(inputs)
 
@@ -232,5 +233,6 @@ def _union(group: Sequence[Node], inputs: tuple[Node, ...]) -> tuple[Node, dict[
     attrs = {k: v for k, v in first.attrs.items() if k != "tangents"}
     attrs["body"] = Graph(body.name, outputs, {}, body.declared_inputs)
     origins = tuple(dict.fromkeys(o for n in group for o in n.origins))
-    made = Node(scan_op, inputs, attrs, first.type, name=first.name, source=first.source, origins=origins)
+    copied = tuple(dict.fromkeys(uid for n in group for uid in n.lineage))
+    made = Node(scan_op, inputs, attrs, first.type, name=first.name, source=first.source, origins=origins, copied=copied)
     return made, stacks

@@ -59,12 +59,13 @@ class Context:
     values: Mapping[str, Any] | None
     options: Mapping[str, Any]
     _known: dict[Node, frozenset[str]] = field(default_factory=dict, compare=False)
+    _boxes: dict[int, str] = field(default_factory=dict, compare=False)
 
     def keys_of(self, nodes: Iterable[Node]) -> tuple[str, ...]:
         """Keys of what the picture shows of these nodes, or of the nodes that they were derived from, and of the user's lines.
 
-        A node of a compiled program leads back through its origins: to the box of what was declared, or for a part of a gradient to
-        the mirrored box of its primal.
+        A node of a compiled program leads back through its lineage and its origins: to the box of what was declared, or for a part
+        of a gradient to the mirrored box of its primal.
         """
         found: dict[str, None] = {}
         for node in nodes:
@@ -82,23 +83,26 @@ class Context:
             if at in self._known:
                 stack.pop()
                 continue
-            own = self._own_box(at)
+            own = self._own_boxes(at)
             ancestors = [] if own else _ancestors(at)
             waiting = [a for a, _ in ancestors if a not in self._known]
             if waiting:
                 stack.extend(waiting)
                 continue
-            boxes = {own} if own else set()
+            boxes = own
             for ancestor, mirrored in ancestors:
                 boxes |= {self._mirrored(b) if mirrored else b for b in self._known[ancestor]}
             self._known[at] = frozenset(boxes)
             stack.pop()
         return self._known[node]
 
-    def _own_box(self, node: Node) -> str:
-        if self.view is None:
-            return ""
-        return self.view.box_of.get(self.view.resolved.get(node, node), "")
+    def _own_boxes(self, node: Node) -> set[str]:
+        """Boxes of the drawn nodes of which this is a copy."""
+        if self.view is not None and not self._boxes:
+            for drawn in self.view.graph.nodes:
+                shown = self.view.box_of.get(self.view.resolved.get(drawn, drawn), "")
+                self._boxes.update(dict.fromkeys(drawn.lineage, shown))
+        return {box for uid in node.lineage if (box := self._boxes.get(uid))}
 
     def _mirrored(self, box: str) -> str:
         return f"g{box}" if f"g{box}" in self.diagram.boxes else box
