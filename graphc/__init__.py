@@ -56,6 +56,8 @@ _EXPORTS: dict[str, str] = {
     "verify": "graphc.verify",
     # pictures
     "draw": "viz",
+    "draw_arena": "viz",
+    "draw_roofline": "viz",
     "export": "viz",
     "page": "viz",
     "slides": "viz",
@@ -113,7 +115,7 @@ if TYPE_CHECKING:
     from graphc.types import uint32 as u32
     from graphc.verify import verify
     from passes.differentiate import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
-    from viz import draw, export, page, slides
+    from viz import draw, draw_arena, draw_roofline, export, page, slides
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ import numpy as np
 
 from graphc.errors import InputError, TargetUnavailable
 from graphc.interpreted import NodeRow, Spent, interpret_timed, share_out
+from graphc.interpreter import check_inputs
 from graphc.ir import Node
 from graphc.loops.cost import kernel_cost
 from graphc.targets.cpu.recorder import Event, Recording
@@ -228,9 +229,9 @@ def profile_program(program: Program, repeats: int, inputs: Mapping[str, Any], i
     unknown = sorted(set(inputs) - set(current.types))
     if unknown:
         raise InputError(f"{unknown[0]!r} is no input of the program", help=f"inputs: {', '.join(current.types)}")
-    given = {n: np.asarray(inputs[n], order="C") for n in inputs}
-    for name, (dtype, shape) in current.types.items():
-        given.setdefault(name, np.zeros(shape, dtype))
+    zeros = {n: np.zeros(shape, dtype) for n, (dtype, shape) in current.types.items() if n not in inputs}
+    checked, _ = check_inputs(current.graph, {**inputs, **zeros})
+    given = {n: np.require(a, requirements=("C", "A")) for n, a in checked.items()}
     saved = [v.copy() for v in current.variables]
     results = [np.empty(shape, dtype) for _, shape, dtype in current.results]
     try:
@@ -268,7 +269,8 @@ def _rows(loops: Any, recording: Recording) -> tuple[ProfileRow, ...]:
         for node, count in cost.work.items():
             standing = own.get(node, (node,))
             for one in standing:
-                shares[one] = shares.get(one, 0.0) + count / len(standing)
+                if one in shares:  # what it only reads was computed elsewhere
+                    shares[one] += count / len(standing)
             source = standing[0].source
             if source:
                 work[str(source)] += count

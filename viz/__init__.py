@@ -6,11 +6,13 @@
 True
 """
 
+from viz.arena import draw_arena
 from viz.engines import engine
 from viz.export import export
 from viz.page import page
 from viz.plots import plot_history
 from viz.render import draw, to_svg
+from viz.roofline import draw_roofline
 from viz.slides import slides
 
-__all__ = ["draw", "engine", "export", "page", "plot_history", "slides", "to_svg"]
+__all__ = ["draw", "draw_arena", "draw_roofline", "engine", "export", "page", "plot_history", "slides", "to_svg"]

@@ -9,6 +9,7 @@ packages, and never fails for want of an engine. ::
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from viz.theme import Theme, theme_of
 from viz.tikz import scene_to_tikz
 
 SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".tex")
+SUFFIXES_OF_SCENES = (".svg", ".png", ".pdf", ".tex")
 
 
 def draw(
@@ -61,21 +63,31 @@ def draw(
     >>> svg.startswith("<svg"), "chain rule through tanh" in svg
     (True, True)
     """
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     colours = theme_of(theme)
     diagram = diagram_of(what, backward=backward, wrt=wrt, level=level, direction=direction, name=name,
                          notation=notation, values=values)  # fmt: skip
     scene, layout = scene_of(diagram, colours)
+    if path is not None and suffix == ".dot":
+        write_file(Path(path), to_dot(diagram, layout, colours).encode("utf-8", "replace"))
+        return None
+    return write_scene(scene, path)
+
+
+def write_scene(scene: Scene, path: str | os.PathLike[str] | None) -> str | None:
+    """A scene to a file by its suffix (.svg, .png, .pdf, .tex), or as SVG text where there is no path.
+
+    Raises:
+        DrawError: another suffix, or a place that cannot be written.
+    """
     if path is None:
         return scene_to_svg(scene)
-    match suffix:
+    match suffix_of(path, SUFFIXES_OF_SCENES):
         case ".svg":
             data = scene_to_svg(scene).encode()
-        case ".dot":
-            data = to_dot(diagram, layout, colours).encode("utf-8", "replace")
         case ".tex":
             data = scene_to_tikz(scene).encode("utf-8", "replace")
-        case _:
+        case suffix:
             data = scene_to_bytes(scene, suffix[1:])
     write_file(Path(path), data)
     return None
@@ -95,13 +107,18 @@ def scene_of(diagram: Diagram, theme: Theme) -> tuple[Scene, Layout]:
     return build_scene(diagram, layout, labels, theme), layout
 
 
-def _suffix(path: str | os.PathLike[str] | None) -> str:
+def suffix_of(path: str | os.PathLike[str] | None, known: Sequence[str] = SUFFIXES) -> str:
+    """The suffix of a picture's file, ".svg" without one.
+
+    Raises:
+        DrawError: it is not among the known ones.
+    """
     if path is None:
         return ".svg"
     suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix not in known:
         raise DrawError(f"{Path(path).name}: pictures are not written as {suffix or 'a file without a suffix'}",
-                        help=f"choose one of {', '.join(SUFFIXES)}")  # fmt: skip
+                        help=f"choose one of {', '.join(known)}")  # fmt: skip
     return suffix
 
 

@@ -179,8 +179,8 @@ def _box(box: Box, place: Place, label: Label, theme: Theme) -> Group:
     group.shapes += _outline(box, place, fill, stroke, weight, dash)
     if box.role == "accumulate":
         arm = place.width * 0.26
-        group.shapes.append(_line((place.x - arm, place.y), (place.x + arm, place.y), stroke, theme.stroke * 1.2))
-        group.shapes.append(_line((place.x, place.y - arm), (place.x, place.y + arm), stroke, theme.stroke * 1.2))
+        group.shapes.append(straight((place.x - arm, place.y), (place.x + arm, place.y), stroke, theme.stroke * 1.2))
+        group.shapes.append(straight((place.x, place.y - arm), (place.x, place.y + arm), stroke, theme.stroke * 1.2))
     for line in label.lines:
         ink = theme.faint if line.line.style in ("shape", "note", "stats") else colour
         x, y = place.x + line.x, place.y + line.y
@@ -194,9 +194,10 @@ def _box(box: Box, place: Place, label: Label, theme: Theme) -> Group:
     return group
 
 
-def _line(a: Point, b: Point, stroke: str, weight: float) -> Curve:
+def straight(a: Point, b: Point, stroke: str, weight: float, dash: tuple[float, ...] = ()) -> Curve:
+    """A line."""
     third = ((b[0] - a[0]) / 3, (b[1] - a[1]) / 3)
-    return Curve((a, (a[0] + third[0], a[1] + third[1]), (b[0] - third[0], b[1] - third[1]), b), stroke, weight)
+    return Curve((a, (a[0] + third[0], a[1] + third[1]), (b[0] - third[0], b[1] - third[1]), b), stroke, weight, dash)
 
 
 def _outline(box: Box, place: Place, fill: str, stroke: str, weight: float, dash: tuple[float, ...]) -> list[Shape]:
@@ -370,9 +371,9 @@ def _captions(diagram: Diagram, layout: Layout, theme: Theme, bounds: tuple[floa
         if kind == "accumulate":
             r = size * 0.45
             group.shapes.append(Ellipse(x + 30 - r, mid, r, r, theme.backward_fill, theme.backward, theme.stroke))
-            group.shapes.append(_line((x + 30 - r * 1.5, mid), (x + 30 - r * 0.5, mid), theme.backward, theme.stroke))
+            group.shapes.append(straight((x + 30 - r * 1.5, mid), (x + 30 - r * 0.5, mid), theme.backward, theme.stroke))
             group.shapes.append(
-                _line((x + 30 - r, mid - r * 0.5), (x + 30 - r, mid + r * 0.5), theme.backward, theme.stroke)
+                straight((x + 30 - r, mid - r * 0.5), (x + 30 - r, mid + r * 0.5), theme.backward, theme.stroke)
             )
         elif kind == "cells":
             colours = tuple(signed_colour(v, theme) for v in (-1.0, 0.0, 1.0))
@@ -380,7 +381,7 @@ def _captions(diagram: Diagram, layout: Layout, theme: Theme, bounds: tuple[floa
         elif kind == "width":
             for k, width in enumerate((0.6, 1.4, 2.6)):
                 a = x + 2 + 13 * k
-                group.shapes.append(_line((a, mid), (a + 10, mid), theme.backward, theme.stroke * width))
+                group.shapes.append(straight((a, mid), (a + 10, mid), theme.backward, theme.stroke * width))
         else:
             line = Edge("", "", "saved" if kind == "saved" else "correspondence")
             route = [(x, mid), (x + 12, mid), (x + 24, mid), (x + 36, mid)]

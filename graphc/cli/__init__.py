@@ -59,20 +59,25 @@ def draw(
     level: Annotated[str, typer.Option(help="layers, ops, primitives or kernels.")] = "ops",
     notation: Annotated[str, typer.Option(help="Of gradients: bar or leibniz.")] = "bar",
     values: Annotated[str, typer.Option(help=VALUES)] = "",
+    profile: Annotated[bool, typer.Option("--profile", help="For .html: time it, compiled and interpreted.")] = False,
 ) -> None:
     """Draw a graph, forward and backward."""
-    from graphc.cli.models import load_model, load_values
+    from graphc.cli.models import load_model, load_values, profiled
     from viz import draw as draw_picture
     from viz import page as write_page
 
     options = {"direction": direction} if direction else {}
     if picture.suffix.lower() == ".html":
+        found, given = load_model(model), load_values(values)
+        timed = profiled(found, given, backward) if profile else None
         write_page(
-            load_model(model), picture, backward=backward, level=level, notation=notation, values=load_values(values),
-            theme=theme, **options,
+            timed[0] if timed else found, picture, backward=backward, level=level, notation=notation, values=given, theme=theme,
+            profile=timed[1] if timed else None, **options,
         )  # fmt: skip
         out.print(f"wrote {picture}")
         return
+    if profile:
+        raise GraphcError(f"{picture.name}: a profile is a part of the page", help="name a file that ends in .html")
     draw_picture(
         load_model(model), picture, backward=backward, theme=theme, level=level, notation=notation,
         values=load_values(values), **options,

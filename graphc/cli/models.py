@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,10 @@ from graphc import nn, ops
 from graphc.errors import GraphcError, GraphError
 from graphc.ir import Graph, Node
 from graphc.text import parse_graph
+
+if TYPE_CHECKING:
+    from graphc.driver import Program
+    from graphc.profile import Profile
 
 
 def scalar() -> Node:
@@ -125,6 +129,35 @@ def as_graph(model: Any, name: str = "model") -> Graph:
     from graphc.driver import as_graph as make
 
     return make(model, None, name)[0]
+
+
+def profiled(model: Any, values: dict[str, Any] | None, backward: bool) -> tuple[Program, Profile]:
+    """A model's program with its profile, compiled and interpreted; with ``backward`` the gradients are computed too.
+
+    Raises:
+        GraphError: open sizes without values that would tell them, or no single loss to go back from.
+    """
+    from graphc.driver import Program
+    from graphc.driver import compile as compile_program
+
+    if isinstance(model, Program):
+        return model, model.profile(interpreted=True, **(values or {}))
+    graph = as_graph(model)
+    if graph.symbols and values is None:
+        raise GraphError(
+            f"the size of {', '.join(sorted(graph.symbols))} is open, so there is nothing to time",
+            help="give arrays: --values inputs.npz",
+        )
+    outputs: dict[str, Node] = dict(graph.outputs)
+    if backward:
+        scalars = [n for k, n in outputs.items() if k == "loss" or len(outputs) == 1]
+        if not scalars:
+            raise GraphError(f"{graph.name} has no single loss to go back from", help="name the loss itself: model.py:loss")
+        wrt = [n for n in graph.parameters if n.dtype.is_float] or [n for n in graph.inputs if n.dtype.is_float]
+        parts = graphc.grad(scalars[0], wrt=wrt)
+        outputs = {"loss": scalars[0], **{f"gradient of {n.name}": g for n, g in zip(wrt, parts, strict=True)}}
+    program = compile_program(outputs, name=graph.name)
+    return program, program.profile(interpreted=True, **(values or {}))
 
 
 def load_values(text: str) -> dict[str, Any] | None:

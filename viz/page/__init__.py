@@ -25,6 +25,7 @@ from viz.adapt import diagram_of, view_of
 from viz.formula import unicode_formula
 from viz.model import Box, Diagram
 from viz.page import live
+from viz.page import profile as profile_pane
 from viz.page.pane import Context, Pane
 from viz.render import scene_of, write_file
 from viz.steps import steps_of
@@ -32,13 +33,16 @@ from viz.svg import scene_to_svg
 from viz.theme import THEMES, VARIABLES, style_sheet
 from viz.view import LEVELS
 
-PANES: dict[str, Callable[[Context], Pane | None]] = {"live": live.pane}  # in the order of their tabs
+PANES: dict[str, Callable[[Context], Pane | None]] = {  # in the order of their tabs
+    "live": live.pane,
+    "profile": profile_pane.pane,
+}
 
 
 def page(
     what: Any, path: str | os.PathLike[str], *, backward: Any = True, wrt: Any = None, level: str = "ops",
     direction: str | None = "LR", name: str | None = None, notation: str = "bar", values: Any = None, title: str = "",
-    theme: str = "light", panes: Sequence[str] | None = None,
+    theme: str = "light", panes: Sequence[str] | None = None, profile: Any = None,
 ) -> None:  # fmt: skip
     """Write the interactive page.
 
@@ -47,6 +51,8 @@ def page(
             told, or the forward pass alone where it has none.
         path: the file, ``x.html``. title: the heading; the graph's name unless said. theme: the first one shown.
         panes: names of the panes beside the picture; all that have something to show unless said, () for none.
+        profile: what ``program.profile(...)`` gave, for the pane "profile"; True profiles the program now, compiled and
+            interpreted, on ``values``.
 
     Raises:
         DrawError: nothing to show, another suffix than .html, an unknown theme or pane, a file that cannot be written.
@@ -60,7 +66,9 @@ def page(
     if unknown:
         raise DrawError(f"no pane is named {unknown[0]!r}", help=f"choose from {', '.join(PANES) or 'none'}")
     options = {"backward": backward, "wrt": wrt, "level": level, "direction": direction, "name": name, "notation": notation}
-    context = _context(what, options, values)
+    if profile is True:
+        profile = _profiled(what, values)
+    context = _context(what, options, values, profile)
     steps = [
         {"lit": [*s.boxes, *(f"e{i}" for i in s.edges)], "side": s.side, "say": s.sentence}
         for s in steps_of(context.diagram)
@@ -73,7 +81,16 @@ def page(
     write_file(file, _html(title or context.diagram.name, context, steps, made, theme).encode("utf-8", "replace"))
 
 
-def _context(what: Any, options: dict[str, Any], values: Any) -> Context:
+def _profiled(what: Any, values: Any) -> Any:
+    """A program's profile on the given inputs, compiled and interpreted."""
+    if not callable(getattr(what, "profile", None)):
+        raise DrawError(
+            f"{type(what).__name__} has no profile: it is not compiled", help="page(graphc.compile(...), path, profile=True)"
+        )
+    return what.profile(interpreted=True, **(values or {}))
+
+
+def _context(what: Any, options: dict[str, Any], values: Any, profile: Any) -> Context:
     program = what if hasattr(what, "specialisations") and what.specialisations else None
     shown = what
     if program is not None:
@@ -91,7 +108,7 @@ def _context(what: Any, options: dict[str, Any], values: Any) -> Context:
     scene = scene_of(diagram, VARIABLES)[0]
     words = "".join([scene.title, scene.description, str(options), str(values)])
     prefix = "p" + hashlib.sha256(words.encode("utf-8", "replace")).hexdigest()[:8]
-    return Context(what, program, view.graph if view else None, view, diagram, scene, prefix, values, options)
+    return Context(what, program, view.graph if view else None, view, diagram, scene, prefix, values, options, profile)
 
 
 def _has_loss(graph: Any) -> bool:

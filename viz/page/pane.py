@@ -46,7 +46,7 @@ class Context:
     Attributes:
         what: what the user gave. program: it, if it is a compiled program that knows its sizes. graph: the graph that is drawn.
         view: the picture with its map from nodes to boxes; None for kernels. prefix: what ids of the page start with.
-        values: what inputs were given. options: the others of :func:`viz.page`.
+        values: what inputs were given. options: the others of :func:`viz.page`. profile: where the program's time goes, if asked.
     """
 
     what: Any
@@ -58,6 +58,7 @@ class Context:
     prefix: str
     values: Mapping[str, Any] | None
     options: Mapping[str, Any]
+    profile: Any = None
     _known: dict[Node, frozenset[str]] = field(default_factory=dict, compare=False)
     _boxes: dict[int, str] = field(default_factory=dict, compare=False)
 

@@ -1,0 +1,131 @@
+"""Profile: where a step's time goes, compiled and interpreted, on the picture, in a table, under the roofline and in memory.
+
+What enters: a page's context with a :class:`graphc.profile.Profile`. What leaves: a pane with the figures of every kernel and of every
+interpreted node, their keys, and the heat of every box. Invariants: the heat of all boxes with what lies outside of the picture is the
+step's whole time; both drawings are those that :func:`viz.draw_roofline` and :func:`viz.draw_arena` write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from graphc.ir import Node
+from viz.arena import arena_scene, place, said
+from viz.page.pane import Context, Pane
+from viz.profiled import Kernel, duration, factor, kernels_of
+from viz.roofline import roofline_scene
+from viz.svg import scene_to_svg
+from viz.theme import VARIABLES
+from viz.view import is_backward
+
+MOST = 400  # rows of a table
+
+
+def pane(context: Context) -> Pane | None:
+    """The pane; None where the page was given no profile."""
+    profile = context.profile
+    if profile is None:
+        return None
+    kernels = kernels_of(profile)
+    compiled, outside = _heat(context, [(k.nodes, k.seconds) for k in kernels])
+    interpreted, beside = _heat(context, [({r.node: 1.0}, r.spent.seconds) for r in profile.nodes])
+    data = {
+        "kernels": [_kernel_row(k, context) for k in kernels],
+        "nodes": _node_rows(profile, context),
+        "heat": {"compiled": compiled, "interpreted": interpreted},
+        "outside": {"compiled": outside, "interpreted": beside},
+        "total": {"compiled": profile.seconds, "interpreted": profile.interpreted_seconds},
+        "blocks": _blocks(profile, context),
+        "plot": place(profile.arena) if profile.arena is not None else (),
+        "launches": len(profile.rows),
+    }
+    return Pane("profile", "Profile", _html(profile), data)
+
+
+def _heat(context: Context, works: list[tuple[Mapping[Node, float], float]]) -> tuple[dict[str, float], float]:
+    """Seconds by box, a kernel's shared among its nodes by the statements run for each; and what no box shows."""
+    found: dict[str, float] = {}
+    outside = 0.0
+    for nodes, seconds in works:
+        total = sum(nodes.values())
+        for node, count in nodes.items():
+            part = seconds * (count / total if total else 1 / len(nodes))
+            boxes = sorted(context.boxes_of(node))
+            for box in boxes:
+                found[box] = found.get(box, 0.0) + part / len(boxes)
+            outside += 0.0 if boxes else part
+    return {box: seconds for box, seconds in found.items() if seconds > 0}, outside
+
+
+def _kernel_row(kernel: Kernel, context: Context) -> dict[str, Any]:
+    keys = [f"kernel:{kernel.name}", *context.keys_of(n for n in kernel.nodes if n.op.name != "constant")]
+    return {
+        "title": kernel.title, "seconds": kernel.seconds, "faster": kernel.faster, "flops": kernel.flops, "bytes": kernel.bytes,
+        "rate": kernel.rate, "roof": kernel.of_roof, "keys": keys, "say": kernel.sentence(), "launches": kernel.launches,
+        "lines": [line.rpartition("/")[2] for line in kernel.lines],
+    }  # fmt: skip
+
+
+def _node_rows(profile: Any, context: Context) -> list[dict[str, Any]]:
+    """The interpreter's nodes, those of one op and line together, slowest first; the rest as one row."""
+    groups: dict[tuple[str, str, bool], list[Any]] = {}
+    for row in profile.nodes:
+        if not row.node.op.is_source:
+            line = row.node.source.short if row.node.source is not None else ""
+            groups.setdefault((row.node.op.name, line, is_backward(row.node)), []).append(row)
+    found = []
+    for (op, line, backward), rows in groups.items():
+        seconds, size, flops = (sum(getattr(r.spent, k) for r in rows) for k in ("seconds", "bytes", "flops"))
+        title = op.replace("_", " ") + (" (backward)" if backward else "") + (f" ×{len(rows)}" if len(rows) > 1 else "")
+        found.append({
+            "title": title, "seconds": seconds, "bytes": size, "flops": flops, "rate": flops / seconds if seconds else 0.0,
+            "keys": list(context.keys_of(r.node for r in rows)), "lines": [line] if line else [],
+            "say": f"{title}: {duration(seconds)}, {seconds / (profile.interpreted_seconds or 1.0):.1%} of the interpreted step"
+            + (f". From {line}." if line else "."),
+        })  # fmt: skip
+    found.sort(key=lambda row: -row["seconds"])
+    if len(found) > MOST:
+        rest = found[MOST:]
+        sums = {k: sum(r[k] for r in rest) for k in ("seconds", "bytes", "flops")}
+        title = f"{len(rest)} more"
+        found[MOST:] = [{**sums, "title": title, "rate": 0.0, "keys": [], "lines": [], "say": f"{title}: {duration(sums['seconds'])}."}]
+    return found
+
+
+def _blocks(profile: Any, context: Context) -> list[dict[str, Any]]:
+    """What is said of each buffer of the arena, its keys, and the places of those whose memory it takes over."""
+    if profile.arena is None:
+        return []
+    where: dict[str, int] = {}
+    found = []
+    for k, life in enumerate(profile.arena.tenancies):
+        keys = [f"kernel:{profile.arena.kernels[life.first]}"]
+        keys += context.keys_of(n for n in life.slot.nodes if n.op.name != "constant")
+        found.append({"say": said(life, profile.arena), "keys": keys, "after": [where[n] for n in life.after]})
+        where[life.slot.name] = k
+    return found
+
+
+def _html(profile: Any) -> str:
+    roof = profile.roofline()
+    threads = f"{profile.threads} thread{'s' * (profile.threads > 1)}"
+    told = f"A step takes {duration(profile.seconds)} compiled ({threads})"
+    sides = [("compiled", "Compiled"), ("none", "No heat")]
+    if profile.nodes:
+        slower = profile.interpreted_seconds / profile.seconds if profile.seconds else 0.0
+        told += f" and {duration(profile.interpreted_seconds)} interpreted: compiled it is {factor(slower)}"
+        sides.insert(1, ("interpreted", "Interpreted"))
+    switch = "".join(f'<button role="radio" aria-checked="false" tabindex="-1" data-side="{s}">{t}</button>' for s, t in sides)
+    arena = ""
+    if profile.arena is not None and profile.arena.tenancies:
+        arena = f'<h3>Memory of intermediates</h3><div class="gp-profile-arena">{scene_to_svg(arena_scene(profile.arena, VARIABLES))}</div>'
+    return (
+        f'<p class="gp-profile-told">{escape(told)}. <span class="gp-profile-cpu">{escape(roof.cpu)}</span></p>'
+        f'<div class="gp-profile-bar"><div class="gp-profile-switch" role="radiogroup" aria-label="Times on the picture">{switch}</div>'
+        '<div class="gp-profile-legend" role="img"></div></div>'
+        '<div class="gp-profile-rows"><table><thead></thead><tbody></tbody></table></div>'
+        f'<h3>Roofline</h3><div class="gp-profile-roof">{scene_to_svg(roofline_scene(profile, VARIABLES))}</div>{arena}'
+        '<p class="gp-profile-say" aria-live="polite"></p>'
+    )
