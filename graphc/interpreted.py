@@ -104,9 +104,10 @@ def _operations(nodes: Iterable[Node]) -> dict[Node, int]:
 
 
 def declared_of(nodes: Iterable[Node], declared: Iterable[Node]) -> dict[Node, frozenset[Node]]:
-    """For each node the declared ones that it is, or was derived from; linear in their ancestry."""
+    """For each node the declared ones that it is or was derived from, or whose loop it is a part of; linear in their ancestry."""
     known: dict[Node, frozenset[Node]] = {n: frozenset([n]) for n in declared}
-    by_uid = {uid: n for n in known for uid in n.lineage}
+    by_uid = {uid: n for n in known for inner in n.inner_nodes() for uid in inner.lineage}
+    by_uid |= {uid: n for n in known for uid in n.lineage}
     wanted = list(nodes)
     stack = list(wanted)
     while stack:

@@ -152,6 +152,15 @@ class Node(Pictured):
         """
         return self.copied or (self.uid,)
 
+    def inner_nodes(self) -> Iterator[Node]:
+        """The nodes of the graphs among its attributes, and of theirs: what a loop runs at every step."""
+        stack = [self]
+        while stack:
+            for value in stack.pop().attrs.values():
+                if isinstance(value, Graph):
+                    yield from value.nodes
+                    stack += value.nodes
+
     def with_inputs(self, inputs: Sequence[Node]) -> Node:
         """This node over other operands; the same object if nothing changed."""
         inputs = tuple(inputs)

@@ -24,10 +24,11 @@ from graphc.errors import InputError, TargetUnavailable
 from graphc.interpreted import NodeRow, Spent, interpret_timed, share_out
 from graphc.interpreter import check_inputs
 from graphc.ir import Node
-from graphc.loops.cost import kernel_cost
+from graphc.loops.cost import KernelCost, kernel_cost
 from graphc.targets.cpu.recorder import Event, Recording
 from graphc.targets.cpu.roofline import Roofline, roofline
 from passes.memory import Arena, arena_of
+from passes.once import is_mapped
 from passes.reuse import counterparts
 
 if TYPE_CHECKING:
@@ -253,17 +254,22 @@ def profile_program(program: Program, repeats: int, inputs: Mapping[str, Any], i
 
 
 def _rows(loops: Any, recording: Recording) -> tuple[ProfileRow, ...]:
-    costs = {name: kernel_cost(kernel) for name, kernel in loops.kernels.items()}
+    costs: dict[int, KernelCost] = {}  # by the kernel's address: its statements are many
     numbers = zip(
         recording.seconds().tolist(), recording.runs().tolist(), recording.busy_threads().tolist(), strict=True
     )
     rows = []
     for number, (launch, (seconds, runs, busy)) in enumerate(zip(loops.launches, numbers, strict=True)):
-        cost = costs[launch.kernel]
-        nodes = launch.nodes or loops.kernels[launch.kernel].nodes
+        kernel = loops.kernels[launch.kernel]
+        if launch.lowered is not None and is_mapped(kernel):
+            kernel = launch.lowered  # tails of tiles would be counted whole, and its statements are not the launch's
+        if id(kernel) not in costs:
+            costs[id(kernel)] = kernel_cost(kernel)
+        cost = costs[id(kernel)]
+        nodes = launch.nodes or kernel.nodes
         lines = [str(n.source) for n in nodes if n.source]
         # the kernel may have been made for other nodes, which stand for the launch's
-        own = counterparts(loops.kernels[launch.kernel], launch)
+        own = counterparts(kernel, launch)
         work: Counter[str] = Counter()
         shares: dict[Node, float] = {n: 0.0 for n in nodes if isinstance(n, Node)}
         for node, count in cost.work.items():

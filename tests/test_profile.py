@@ -174,3 +174,18 @@ def test_the_measured_roofline_is_plausible() -> None:
 )
 def test_the_recorder_is_valid_text_for_other_systems(system: str, machine: str) -> None:
     llvm.parse_assembly(recorder_text(system, machine)).verify()
+
+
+def test_packed_steps_of_a_recurrent_net_are_profiled() -> None:
+    """Their kernels are mapped to tiles already: operations are those of the plain loops, nodes the launch's own."""
+    from graphc import nn
+
+    x = ops.input("x", (4, 8, 32))
+    net = nn.LSTM(64, name="lstm")
+    program = compiled(ops.sum(net(x)), threads=1)
+    profile = program.profile(2, interpreted=True, x=values(4, 8, 32))
+    assert any("packed" in r.kernel for r in profile.rows), "the weights of the steps are packed once"
+    products = [r for r in profile.rows if "packed" in r.kernel]
+    least = 2 * 4 * 64 * 256
+    assert all(least <= r.flops < 1.5 * least for r in products), [r.flops for r in products]
+    assert sum(n.spent.flops for n in profile.nodes) == pytest.approx(profile.flops, rel=0.2)

@@ -103,6 +103,9 @@ class Context:
             for drawn in self.view.graph.nodes:
                 shown = self.view.box_of.get(self.view.resolved.get(drawn, drawn), "")
                 self._boxes.update(dict.fromkeys(drawn.lineage, shown))
+                for inner in drawn.inner_nodes():
+                    for uid in inner.lineage:
+                        self._boxes.setdefault(uid, shown)
         return {box for uid in node.lineage if (box := self._boxes.get(uid))}
 
     def _mirrored(self, box: str) -> str:
