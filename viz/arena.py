@@ -19,7 +19,7 @@ from viz.scene import Group, Rect, Scene, Text, straight
 from viz.theme import Theme, theme_of
 from viz.view import is_backward
 
-WIDTH, HEIGHT, SIZE = 600.0, 330.0, 13.0
+WIDTH, HEIGHT, SIZE = 520.0, 330.0, 13.0
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 12.0, 34.0, 66.0
 MOST = 1_000  # rectangles
 

@@ -22,7 +22,7 @@ from viz.render import SUFFIXES_OF_SCENES, suffix_of, write_scene
 from viz.scene import Curve, Ellipse, Group, Scene, Shape, Text, straight
 from viz.theme import Theme, theme_of
 
-WIDTH, HEIGHT, SIZE = 600.0, 400.0, 13.0
+WIDTH, HEIGHT, SIZE = 520.0, 380.0, 13.0
 LEFT, RIGHT, TOP = 64.0, 16.0, 30.0
 LABELS = 8  # kernels that are named, the slowest first
 _DASHES: tuple[tuple[float, ...], ...] = ((), (8.0, 3.0), (4.0, 3.0), (1.5, 3.0))

@@ -243,6 +243,16 @@ def test_the_heat_of_all_boxes_is_the_whole_step(shown: Any, step: tuple[Program
     import json
 
     data = json.loads(shown.evaluate("document.querySelector('.gp-data').textContent"))["panes"]["profile"]
-    for side, total in (("compiled", step[1].seconds), ("interpreted", step[1].interpreted_seconds)):
-        assert sum(data["heat"][side].values()) + data["outside"][side] == pytest.approx(total)
-        assert data["outside"][side] < 0.5 * total
+    totals = {"compiled": (step[1].seconds, step[1].flops), "interpreted": (step[1].interpreted_seconds, step[1].flops)}
+    for side, (seconds, flops) in totals.items():
+        sums = [sum(v[k] for v in data["heat"][side].values()) + data["outside"][side][k] for k in range(3)]
+        assert sums == pytest.approx(data["total"][side]) and sums[0] == pytest.approx(seconds)
+        assert sums[1] == pytest.approx(flops, rel=0.2) and data["outside"][side][0] < 0.5 * seconds
+    chosen = shown.locator(".gp-profile-what")
+    before = shown.locator(".gp-profile-chips text").first.text_content()
+    chosen.focus()
+    shown.keyboard.press("ArrowDown")
+    assert chosen.input_value() == "operations" and "FLOP" in shown.inner_text(".gp-profile-legend")
+    assert shown.locator(".gp-profile-chips text").first.text_content() != before
+    shown.locator(".gp-pic g.op", has_text="matmul").first.dispatch_event("pointerenter")
+    assert re.match(r"matmul: compiled .* moved; interpreted .* moved\.", shown.inner_text(".gp-profile-say"))

@@ -13,7 +13,7 @@
   const times = (v) => (v ? (v < 9.95 ? v.toFixed(1) : v.toFixed(0)) + "×" : "");
 
   // --- the table
-  const share = (row) => row.seconds / (data.total[side === "interpreted" ? "interpreted" : "compiled"] || 1);
+  const share = (row) => row.seconds / (data.total[side === "interpreted" ? "interpreted" : "compiled"][0] || 1);
   const columns = {
     title: ["kernel", (r) => r.title], seconds: ["time", (r) => duration(r.seconds)], share: ["share", (r) => (share(r) * 100).toFixed(1) + " %"],
     faster: ["faster by", (r) => times(r.faster), "interpreted time over compiled time"], flops: ["FLOP", (r) => amount(r.flops, "")],
@@ -24,7 +24,7 @@
   let side = "none", order = "seconds", descending = true, rows = [];
   function fillTable() {
     const kernels = side !== "interpreted";
-    const shown = Object.keys(columns).filter((c) => (kernels ? c !== "faster" || data.total.interpreted : c !== "faster" && c !== "roof"));
+    const shown = Object.keys(columns).filter((c) => (kernels ? c !== "faster" || data.total.interpreted[0] : c !== "faster" && c !== "roof"));
     if (!shown.includes(order)) order = "seconds";
     const value = (r) => (order === "share" ? r.seconds : order === "lines" ? r.lines.join() : r[order]);
     const list = (kernels ? data.kernels : data.nodes).map((row, k) => ({ row, k }));
@@ -82,12 +82,14 @@
     const look = () => {
       $("say").textContent = what.say;
       page.emit("highlight", { keys: what.keys, from: "profile" });
+      element.classList.add("gp-profile-own");
       band(kernel);
       for (const k of what.after ?? []) blocks[k]?.element.classList.add("gp-profile-before");
     };
     const leave = () => {
       $("say").textContent = hint;
       page.emit("highlight", { keys: [], from: "profile" });
+      element.classList.remove("gp-profile-own");
       band(-1);
       root.querySelectorAll(".gp-profile-before").forEach((e) => e.classList.remove("gp-profile-before"));
     };
@@ -141,7 +143,19 @@
       arena.append(rect);
     }
   }
-  page.on("highlight", ({ keys }) => {
+  /** What a box of the picture costs, compiled and interpreted. */
+  function told(id) {
+    const words = ["compiled", "interpreted"].filter((s) => data.heat[s][id]).map((s) => {
+      const [seconds, flops, bytes] = data.heat[s][id], part = seconds / (data.total[s][0] || 1) * 100;
+      return `${s} ${duration(seconds)} (${part.toFixed(1)} %), ${amount(flops, "FLOP")}, ${amount(bytes, "B")} moved`;
+    });
+    return `${page.boxes[id].title}: ${words.join("; ") || "costs nothing"}.`;
+  }
+  page.on("highlight", ({ keys, from }) => {
+    if (from === "picture" && open) {
+      const box = keys.find((k) => k.startsWith("node:"))?.slice(5);
+      $("say").textContent = box && page.boxes[box] ? told(box) : hint;
+    }
     const level = ["kernel:", "node:", "line:"].find((kind) => keys.some((k) => k.startsWith(kind)));
     const wanted = new Set(level ? keys.filter((k) => k.startsWith(level)) : []);
     const kin = (item) => item && item.element.classList.toggle("gp-profile-kin", item.row.keys.some((k) => wanted.has(k)));
@@ -156,7 +170,10 @@
   const picture = page.svg(), layer = document.createElementNS(NS, "g"), chips = [];
   layer.setAttribute("class", "gp-profile-chips");
   picture.append(layer);
-  const degree = (seconds, most) => Math.sqrt(seconds / most);
+  const degree = (value, most) => Math.sqrt(value / most);
+  const metric = () => $("what").selectedIndex, hottest = (heat) => Math.max(...Object.values(heat).map((v) => v[metric()]), 1e-12);
+  const written = (value) => [duration, (v) => amount(v, "FLOP"), (v) => amount(v, "B")][metric()](value);
+  $("what").onchange = () => warm();
   function cool() {
     layer.replaceChildren();
     chips.length = 0;
@@ -172,13 +189,13 @@
     const heat = data.heat[side];
     if (!heat) return;
     page.root.classList.add("gp-profile-warm");  // shows the whole picture, whatever the step
-    const most = Math.max(...Object.values(heat), 1e-12);
+    const most = hottest(heat);
     for (const id of Object.keys(page.boxes)) {
-      const g = page.box(id), seconds = heat[id] ?? 0;
+      const g = page.box(id), value = heat[id]?.[metric()] ?? 0;
       if (!g) continue;
       g.classList.add("gp-profile-hot");
-      g.style.setProperty("--gp-profile-degree", degree(seconds, most).toFixed(3));
-      if (seconds > 0) chip(g, duration(seconds));
+      g.style.setProperty("--gp-profile-degree", degree(value, most).toFixed(3));
+      if (value > 0) chip(g, written(value));
     }
     follow();
   }
@@ -202,20 +219,20 @@
     box.replaceChildren();
     box.hidden = !heat;
     if (!heat) return;
-    const most = Math.max(...Object.values(heat), 0), outside = data.outside[side];
+    const most = hottest(heat), outside = data.outside[side][metric()];
     for (const d of [0, 0.25, 0.5, 0.75, 1]) {
       const item = document.createElement("span"), swatch = document.createElement("i");
       swatch.style.setProperty("--gp-profile-degree", d);
-      item.append(swatch, d ? duration(most * d * d) : "0");
+      item.append(swatch, d ? written(most * d * d) : "0");
       box.append(item);
     }
-    const share = outside / (data.total[side] || 1);
+    const share = outside / (data.total[side][metric()] || 1);
     if (share > 0.0005) {
       const note = document.createElement("span");
       note.textContent = `${(share * 100).toFixed(1)} % outside of the picture`;
       box.append(note);
     }
-    box.setAttribute("aria-label", `Darker is slower, up to ${duration(most)} a box`);
+    box.setAttribute("aria-label", `The darker, the more: up to ${written(most)} a box`);
   }
 
   // --- the switch
@@ -237,11 +254,11 @@
       e.preventDefault(); e.stopPropagation();
     };
   });
-  page.key("h", "times on the picture: compiled, interpreted, none", () => {
+  page.key("h", "costs on the picture: compiled, interpreted, neither", () => {
     if (!open) return page.open("profile");
     const at = buttons.findIndex((b) => b.dataset.side === wanted);
     choose(buttons[(at + 1) % buttons.length].dataset.side);
-    page.announce(`times on the picture: ${wanted}`);
+    page.announce(`costs on the picture: ${buttons.find((b) => b.dataset.side === wanted).textContent}`);
   });
   page.on("show", ({ pane }) => {
     if (pane === "profile" && !open) { open = true; choose(wanted); }

@@ -7,7 +7,7 @@ step's whole time; both drawings are those that :func:`viz.draw_roofline` and :f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -29,14 +29,17 @@ def pane(context: Context) -> Pane | None:
     if profile is None:
         return None
     kernels = kernels_of(profile)
-    compiled, outside = _heat(context, [(k.nodes, k.seconds) for k in kernels])
-    interpreted, beside = _heat(context, [({r.node: 1.0}, r.spent.seconds) for r in profile.nodes])
+    works = {
+        "compiled": [(k.nodes, (k.seconds, k.flops, k.bytes)) for k in kernels],
+        "interpreted": [({r.node: 1.0}, (r.spent.seconds, r.spent.flops, r.spent.bytes)) for r in profile.nodes],
+    }
+    heat = {side: _heat(context, work) for side, work in works.items()}
     data = {
         "kernels": [_kernel_row(k, context) for k in kernels],
         "nodes": _node_rows(profile, context),
-        "heat": {"compiled": compiled, "interpreted": interpreted},
-        "outside": {"compiled": outside, "interpreted": beside},
-        "total": {"compiled": profile.seconds, "interpreted": profile.interpreted_seconds},
+        "heat": {side: found for side, (found, _) in heat.items()},
+        "outside": {side: outside for side, (_, outside) in heat.items()},
+        "total": {side: [sum(spent[k] for _, spent in work) for k in range(3)] for side, work in works.items()},
         "blocks": _blocks(profile, context),
         "plot": place(profile.arena) if profile.arena is not None else (),
         "launches": len(profile.rows),
@@ -44,19 +47,21 @@ def pane(context: Context) -> Pane | None:
     return Pane("profile", "Profile", _html(profile), data)
 
 
-def _heat(context: Context, works: list[tuple[Mapping[Node, float], float]]) -> tuple[dict[str, float], float]:
-    """Seconds by box, a kernel's shared among its nodes by the statements run for each; and what no box shows."""
-    found: dict[str, float] = {}
-    outside = 0.0
-    for nodes, seconds in works:
+def _heat(
+    context: Context, works: Sequence[tuple[Mapping[Node, float], Sequence[float]]]
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds, operations and bytes by box, and what no box shows; a kernel's are its nodes' by the statements run for each."""
+    found: dict[str, list[float]] = {}
+    outside = [0.0, 0.0, 0.0]
+    for nodes, spent in works:
         total = sum(nodes.values())
         for node, count in nodes.items():
-            part = seconds * (count / total if total else 1 / len(nodes))
+            part = count / total if total else 1 / len(nodes)
             boxes = sorted(context.boxes_of(node))
-            for box in boxes:
-                found[box] = found.get(box, 0.0) + part / len(boxes)
-            outside += 0.0 if boxes else part
-    return {box: seconds for box, seconds in found.items() if seconds > 0}, outside
+            for sums in [found.setdefault(box, [0.0, 0.0, 0.0]) for box in boxes] or [outside]:
+                for k, value in enumerate(spent):
+                    sums[k] += value * part / max(len(boxes), 1)
+    return {box: sums for box, sums in found.items() if any(sums)}, outside
 
 
 def _kernel_row(kernel: Kernel, context: Context) -> dict[str, Any]:
@@ -112,7 +117,7 @@ def _html(profile: Any) -> str:
     roof = profile.roofline()
     threads = f"{profile.threads} thread{'s' * (profile.threads > 1)}"
     told = f"A step takes {duration(profile.seconds)} compiled ({threads})"
-    sides = [("compiled", "Compiled"), ("none", "No heat")]
+    sides = [("compiled", "Compiled"), ("none", "Neither")]
     if profile.nodes:
         slower = profile.interpreted_seconds / profile.seconds if profile.seconds else 0.0
         told += f" and {duration(profile.interpreted_seconds)} interpreted: compiled it is {factor(slower)}"
@@ -123,7 +128,9 @@ def _html(profile: Any) -> str:
         arena = f'<h3>Memory of intermediates</h3><div class="gp-profile-arena">{scene_to_svg(arena_scene(profile.arena, VARIABLES))}</div>'
     return (
         f'<p class="gp-profile-told">{escape(told)}. <span class="gp-profile-cpu">{escape(roof.cpu)}</span></p>'
-        f'<div class="gp-profile-bar"><div class="gp-profile-switch" role="radiogroup" aria-label="Times on the picture">{switch}</div>'
+        f'<div class="gp-profile-bar"><div class="gp-profile-switch" role="radiogroup" aria-label="Costs on the picture">{switch}</div>'
+        '<label><span>Shown </span><select class="gp-profile-what"><option>time</option><option>operations</option>'
+        '<option>bytes moved</option></select></label>'
         '<div class="gp-profile-legend" role="img"></div></div>'
         '<div class="gp-profile-rows"><table><thead></thead><tbody></tbody></table></div>'
         f'<h3>Roofline</h3><div class="gp-profile-roof">{scene_to_svg(roofline_scene(profile, VARIABLES))}</div>{arena}'
