@@ -13,7 +13,7 @@ NumPy runs a node at a time: it reads its operands from memory and writes its va
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -49,10 +49,11 @@ class Spent:
 
 @dataclass(frozen=True)
 class NodeRow:
-    """One node under the interpreter: median time, and what it moves and computes."""
+    """One node under the interpreter: median time, what it moves and computes, and the program's launches in its place."""
 
     node: Node
     spent: Spent
+    launches: tuple[int, ...] = ()
 
 
 def interpret_timed(graph: Graph, inputs: Mapping[str, Any], repeats: int = 5) -> tuple[NodeRow, ...]:
@@ -131,8 +132,10 @@ def _before(origin: Origin) -> tuple[Node, ...]:
     return origin.parents or (() if origin.primal is None else (origin.primal,))
 
 
-def share_out(rows: Sequence[NodeRow], launches: Sequence[Mapping[Node, float]]) -> tuple[tuple[Spent, ...], Spent]:
-    """Each launch's part of what the nodes took, and what belongs to no launch.
+def share_out(
+    rows: Sequence[NodeRow], launches: Sequence[Mapping[Node, float]]
+) -> tuple[tuple[Spent, ...], Spent, tuple[NodeRow, ...]]:
+    """Each launch's part of what the nodes took, what belongs to no launch, and the rows with their launches.
 
     Args:
         launches: for each the nodes that it computes, with the number of statements that it runs for each.
@@ -144,12 +147,13 @@ def share_out(rows: Sequence[NodeRow], launches: Sequence[Mapping[Node, float]])
             for declared in ancestors[node]:
                 parts = weights.setdefault(declared, {})
                 parts[number] = parts.get(number, 0.0) + count / len(ancestors[node])
-    found, rest = [Spent()] * len(launches), Spent()
+    found, rest, placed = [Spent()] * len(launches), Spent(), []
     for row in rows:
         parts = weights.get(row.node, {})
+        placed.append(replace(row, launches=tuple(sorted(parts))))
         total = sum(parts.values())
         for number, count in parts.items():
             found[number] = found[number].plus(row.spent, count / total if total else 1 / len(parts))
         if not parts:
             rest = rest.plus(row.spent)
-    return tuple(found), rest
+    return tuple(found), rest, tuple(placed)

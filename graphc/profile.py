@@ -146,9 +146,12 @@ class Profile:
 
         Args:
             roofline: of this machine (``graphc.roofline()``): adds the share of what the machine could do.
+
+        Where the interpreter was timed too, "faster" is its time over the kernel's.
         """
         total = self.seconds or 1.0
         limit = f" {'of roof':>7}" if roofline else ""
+        limit += f" {'faster':>7}" if self.nodes else ""
         lines = [
             f"{'kernel':32} {'us':>9} {'share':>6} {'GFLOP/s':>7} {'GB/s':>7} {'threads':>7}{limit}  from",
         ]
@@ -156,6 +159,8 @@ class Profile:
             name = f"{r.kernel} x{r.runs}" if r.runs > 1 else r.kernel
             rates = [(amount / r.seconds / 1e9 if r.seconds else 0.0) for amount in (r.flops, r.bytes)]
             roof = f" {r.share_of(roofline):7.0%}" if roofline else ""
+            if r.interpreted is not None:
+                roof += f" {r.interpreted.seconds / r.seconds if r.seconds else 0.0:6.1f}x"
             lines.append(
                 f"{name:32} {r.seconds * 1e6:9.2f} {r.seconds / total:6.1%} {rates[0]:7.1f} {rates[1]:7.1f} "
                 f"{r.busy_threads:7.2f}{roof}  {', '.join(r.sources[:3])}"
@@ -248,7 +253,7 @@ def profile_program(program: Program, repeats: int, inputs: Mapping[str, Any], i
     if not interpreted:
         return made
     timed = interpret_timed(current.graph, given)
-    parts, rest = share_out(timed, [r.nodes for r in rows])
+    parts, rest, timed = share_out(timed, [r.nodes for r in rows])
     rows = tuple(replace(r, interpreted=p) for r, p in zip(rows, parts, strict=True))
     return replace(made, rows=rows, nodes=timed, rest=rest)
 

@@ -22,7 +22,7 @@ from viz.render import SUFFIXES_OF_SCENES, suffix_of, write_scene
 from viz.scene import Curve, Ellipse, Group, Scene, Shape, Text, straight
 from viz.theme import Theme, theme_of
 
-WIDTH, HEIGHT, SIZE = 520.0, 380.0, 13.0
+WIDTH, HEIGHT, SIZE = 520.0, 412.0, 13.0
 LEFT, RIGHT, TOP = 64.0, 16.0, 30.0
 LABELS = 8  # kernels that are named, the slowest first
 _DASHES: tuple[tuple[float, ...], ...] = ((), (8.0, 3.0), (4.0, 3.0), (1.5, 3.0))
@@ -90,7 +90,7 @@ def _axes(kernels: Iterable[Kernel], roof: Any) -> _Axes:
     ridges = [(roof.flops / rate, roof.flops) for _, rate in roof.bandwidths]
     xs = [x for x, _ in points + ridges]
     ys = [y for _, y in points + ridges]
-    return _Axes(_powers(min(xs), max(xs)), _powers(min(ys), max(ys)), HEIGHT - 96.0)
+    return _Axes(_powers(min(xs), max(xs)), _powers(min(ys), max(ys)), HEIGHT - 120.0)
 
 
 def _powers(low: float, high: float) -> tuple[int, int]:
@@ -233,11 +233,12 @@ def _caption(axes: _Axes, kernels: list[Kernel], roof: Any, theme: Theme) -> Gro
         group.shapes.append(Text(x + 30, y, text, size, "sans", theme.faint))
         x += width
     idle = [k for k in kernels if not k.flops]
+    words = f"{truncate(roof.cpu, 40)}, {roof.threads} thread{'s' * (roof.threads > 1)}"
     if idle:
-        text = f"not shown: {len(idle)} that only move data ({duration(sum(k.seconds for k in idle))})"
-        if x + text_width(text, "sans", size) > WIDTH:
-            x, y = LEFT, y + size * 1.6
-        group.shapes.append(Text(x, y, text, size, "sans", theme.faint))
+        words += f"; not shown: {len(idle)} that only move data ({duration(sum(k.seconds for k in idle))})"
+    if x + text_width(words, "sans", size) > WIDTH:
+        x, y = LEFT, y + size * 1.6
+    group.shapes.append(Text(x, y, words, size, "sans", theme.faint))
     return group
 
 

@@ -256,3 +256,48 @@ def test_the_heat_of_all_boxes_is_the_whole_step(shown: Any, step: tuple[Program
     assert shown.locator(".gp-profile-chips text").first.text_content() != before
     shown.locator(".gp-pic g.op", has_text="matmul").first.dispatch_event("pointerenter")
     assert re.match(r"matmul: compiled .* moved; interpreted .* moved\.", shown.inner_text(".gp-profile-say"))
+
+
+@pytest.mark.browser
+def test_a_picture_of_kernels_is_heated_by_launch(browser: Any, tmp_path: Path, step: tuple[Program, Profile]) -> None:
+    program, profile = step
+    program.page(tmp_path / "k.html", profile=replace(profile, nodes=()), level="kernels")
+    page = opened(browser, tmp_path / "k.html", reduced_motion="reduce")
+    page.click("[role=tab][data-pane=profile]")
+    assert page.locator("[data-side=interpreted]").count() == 0, "the interpreter was not timed"
+    assert page.locator(".gp-profile-chips text").count() == len(profile.rows)
+    page.locator(".gp-profile-rows tbody tr").first.hover()
+    slowest = max(profile.rows, key=lambda r: r.seconds)
+    assert page.locator(".gp-pic .gp-kin").count() == sum(r.kernel == slowest.kernel for r in profile.rows)
+    assert slowest.kernel in str(page.text_content(".gp-pic .gp-kin >> nth=0")) and page.trouble == []
+
+
+@pytest.mark.browser
+def test_names_are_text_and_colours_keep_their_contrast(browser: Any, tmp_path: Path) -> None:
+    with graphc.scope("</script><img src=x onerror=alert(1)>"):
+        w = ops.parameter("<img src=y>", (32, 32), 0.1)
+        y = ops.tanh(ops.input("x", (32, 32)) @ w) @ w
+    program = graphc.compile({"loss": ops.sum(ops.exp(y @ w), axis=None)}, threads=1)
+    program.page(tmp_path / "h.html", profile=replace(program.profile(1, interpreted=True), roof=ROOF))
+    page = opened(browser, tmp_path / "h.html", reduced_motion="reduce")
+    page.click("[role=tab][data-pane=profile]")
+    assert page.locator("img").count() == 0
+    for theme in ("light", "dark", "projector", "print"):
+        page.select_option(".gp-theme", theme)
+        worst = page.evaluate("""() => {
+          const light = (c) => {
+            const [, r, g, b, scale] = /^color\\(srgb ([\\d.]+) ([\\d.]+) ([\\d.]+)/.test(c) ? [...c.match(/srgb ([\\d.e-]+) ([\\d.e-]+) ([\\d.e-]+)/), 1]
+              : [...c.match(/rgb\\((\\d+), (\\d+), (\\d+)/), 255];
+            const l = [r, g, b].map((v) => v / scale).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+            return 0.2126 * l[0] + 0.7152 * l[1] + 0.0722 * l[2];
+          };
+          return Math.min(...[...document.querySelectorAll(".gp-profile-hot")].flatMap((g) => {
+            const paper = light(getComputedStyle(g.querySelector("rect, ellipse")).fill);
+            return [...g.querySelectorAll(":scope > text, :scope > path[role=img]")].map((t) => {
+              const [a, b] = [paper, light(getComputedStyle(t).fill)].sort((x, y) => y - x);
+              return (a + 0.05) / (b + 0.05);
+            });
+          }));
+        }""")
+        assert worst >= 4.5, theme
+    assert page.trouble == []

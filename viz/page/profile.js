@@ -159,11 +159,7 @@
     const level = ["kernel:", "node:", "line:"].find((kind) => keys.some((k) => k.startsWith(kind)));
     const wanted = new Set(level ? keys.filter((k) => k.startsWith(level)) : []);
     const kin = (item) => item && item.element.classList.toggle("gp-profile-kin", item.row.keys.some((k) => wanted.has(k)));
-    // interpreted nodes run in no kernel: there the boxes tell
-    const nodes = new Set(keys.filter((k) => k.startsWith("node:")));
-    if (side === "interpreted") rows.forEach((r) => r.element.classList.toggle("gp-profile-kin", r.row.keys.some((k) => nodes.has(k))));
-    else rows.forEach(kin);
-    points.forEach(kin); rings.forEach(kin); blocks.forEach(kin);
+    rows.forEach(kin); points.forEach(kin); rings.forEach(kin); blocks.forEach(kin);
   });
 
   // --- heat on the picture

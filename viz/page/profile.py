@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, TypeAlias
 
 from graphc.ir import Node
 from viz.arena import arena_scene, place, said
@@ -21,6 +21,7 @@ from viz.theme import VARIABLES
 from viz.view import is_backward
 
 MOST = 400  # rows of a table
+Work: TypeAlias = tuple[Sequence[tuple[Sequence[str], float]], Sequence[float]]  # (boxes, part) ..., seconds, operations, bytes
 
 
 def pane(context: Context) -> Pane | None:
@@ -29,11 +30,8 @@ def pane(context: Context) -> Pane | None:
     if profile is None:
         return None
     kernels = kernels_of(profile)
-    works = {
-        "compiled": [(k.nodes, (k.seconds, k.flops, k.bytes)) for k in kernels],
-        "interpreted": [({r.node: 1.0}, (r.spent.seconds, r.spent.flops, r.spent.bytes)) for r in profile.nodes],
-    }
-    heat = {side: _heat(context, work) for side, work in works.items()}
+    works = _works(profile, context)
+    heat = {side: _heat(work) for side, work in works.items()}
     data = {
         "kernels": [_kernel_row(k, context) for k in kernels],
         "nodes": _node_rows(profile, context),
@@ -47,17 +45,35 @@ def pane(context: Context) -> Pane | None:
     return Pane("profile", "Profile", _html(profile), data)
 
 
-def _heat(
-    context: Context, works: Sequence[tuple[Mapping[Node, float], Sequence[float]]]
-) -> tuple[dict[str, list[float]], list[float]]:
-    """Seconds, operations and bytes by box, and what no box shows; a kernel's are its nodes' by the statements run for each."""
+def _works(profile: Any, context: Context) -> dict[str, list[Work]]:
+    """What was spent, and on which boxes: of launches, and of interpreted nodes (in a picture of kernels, of what they are in)."""
+
+    def spent_on(spent: Any) -> tuple[float, float, float]:
+        return spent.seconds, spent.flops, spent.bytes
+
+    compiled: list[Work] = [(_boxes(row.launch, row.nodes, context), spent_on(row)) for row in profile.rows]
+    if context.view is not None or not profile.nodes:
+        nodes: list[Work] = [(_boxes(-1, {row.node: 1.0}, context), spent_on(row.spent)) for row in profile.nodes]
+        return {"compiled": compiled, "interpreted": nodes}
+    within: list[Work] = [(_boxes(row.launch, {}, context), spent_on(row.interpreted)) for row in profile.rows]
+    return {"compiled": compiled, "interpreted": [*within, ([((), 1.0)], spent_on(profile.rest))]}
+
+
+def _boxes(launch: int, nodes: Mapping[Node, float], context: Context) -> list[tuple[Sequence[str], float]]:
+    """Boxes with their parts of a launch: its own in a picture of kernels, else its nodes' by the statements run for each."""
+    if context.view is None:
+        own = f"k{launch}"
+        return [((own,) if own in context.diagram.boxes else (), 1.0)]
+    total = sum(nodes.values())
+    return [(sorted(context.boxes_of(n)), count / total if total else 1 / len(nodes)) for n, count in nodes.items()]
+
+
+def _heat(works: Sequence[Work]) -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds, operations and bytes by box, and what no box shows."""
     found: dict[str, list[float]] = {}
     outside = [0.0, 0.0, 0.0]
-    for nodes, spent in works:
-        total = sum(nodes.values())
-        for node, count in nodes.items():
-            part = count / total if total else 1 / len(nodes)
-            boxes = sorted(context.boxes_of(node))
+    for shares, spent in works:
+        for boxes, part in shares:
             for sums in [found.setdefault(box, [0.0, 0.0, 0.0]) for box in boxes] or [outside]:
                 for k, value in enumerate(spent):
                     sums[k] += value * part / max(len(boxes), 1)
@@ -65,7 +81,8 @@ def _heat(
 
 
 def _kernel_row(kernel: Kernel, context: Context) -> dict[str, Any]:
-    keys = [f"kernel:{kernel.name}", *context.keys_of(n for n in kernel.nodes if n.op.name != "constant")]
+    keys = [f"kernel:{kernel.name}", *(f"node:k{n}" for n in kernel.launches if context.view is None)]
+    keys += context.keys_of(n for n in kernel.nodes if n.op.name != "constant")
     return {
         "title": kernel.title, "seconds": kernel.seconds, "faster": kernel.faster, "flops": kernel.flops, "bytes": kernel.bytes,
         "rate": kernel.rate, "roof": kernel.of_roof, "keys": keys, "say": kernel.sentence(), "launches": kernel.launches,
@@ -75,6 +92,7 @@ def _kernel_row(kernel: Kernel, context: Context) -> dict[str, Any]:
 
 def _node_rows(profile: Any, context: Context) -> list[dict[str, Any]]:
     """The interpreter's nodes, those of one op and line together, slowest first; the rest as one row."""
+    names = [row.kernel for row in profile.rows]
     groups: dict[tuple[str, str, bool], list[Any]] = {}
     for row in profile.nodes:
         if not row.node.op.is_source:
@@ -86,7 +104,7 @@ def _node_rows(profile: Any, context: Context) -> list[dict[str, Any]]:
         title = op.replace("_", " ") + (" (backward)" if backward else "") + (f" ×{len(rows)}" if len(rows) > 1 else "")
         found.append({
             "title": title, "seconds": seconds, "bytes": size, "flops": flops, "rate": flops / seconds if seconds else 0.0,
-            "keys": list(context.keys_of(r.node for r in rows)), "lines": [line] if line else [],
+            "keys": _node_keys(rows, names, context), "lines": [line] if line else [],
             "say": f"{title}: {duration(seconds)}, {seconds / (profile.interpreted_seconds or 1.0):.1%} of the interpreted step"
             + (f". From {line}." if line else "."),
         })  # fmt: skip
@@ -97,6 +115,14 @@ def _node_rows(profile: Any, context: Context) -> list[dict[str, Any]]:
         title = f"{len(rest)} more"
         found[MOST:] = [{**sums, "title": title, "rate": 0.0, "keys": [], "lines": [], "say": f"{title}: {duration(sums['seconds'])}."}]
     return found
+
+
+def _node_keys(rows: Sequence[Any], names: Sequence[str], context: Context) -> list[str]:
+    """Of the kernels in the place of interpreted nodes, and of the nodes' boxes and lines."""
+    launches = dict.fromkeys(n for r in rows for n in r.launches)
+    keys = dict.fromkeys(f"kernel:{names[n]}" for n in launches)
+    keys |= dict.fromkeys(f"node:k{n}" for n in launches if context.view is None)
+    return list(keys | dict.fromkeys(context.keys_of(r.node for r in rows)))
 
 
 def _blocks(profile: Any, context: Context) -> list[dict[str, Any]]:
