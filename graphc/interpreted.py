@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from graphc import interpreter
+from graphc.driver import Options, build_loops
 from graphc.ir import Graph, Node, attrs_key
 from graphc.loops.cost import kernel_cost
 from graphc.ops.declare import placeholder
@@ -86,8 +87,6 @@ def interpret_timed(graph: Graph, inputs: Mapping[str, Any], repeats: int = 5) -
 
 def _operations(nodes: Iterable[Node]) -> dict[Node, int]:
     """Floating-point operations of each node; equal nodes are lowered once."""
-    from graphc.driver import Options, build_loops
-
     known: dict[Any, int] = {}
     found = {}
     for node in nodes:

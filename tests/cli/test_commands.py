@@ -115,6 +115,8 @@ def test_opt_lists_passes_with_their_rules(capsys: pytest.CaptureFixture[str], i
         (("draw", "nothing", "{tmp}/x.svg"), "no model is named 'nothing'"),
         (("draw", "mlp", "{tmp}/x.gif"), ".gif"),
         (("draw", "{py}:lost", "{tmp}/x.svg"), "has no 'lost'"),
+        (("draw", "mlp", "{tmp}/x.html", "--profile"), "there is nothing to time"),
+        (("draw", "scalar", "{tmp}/x.svg", "--profile"), "a profile is a part of the page"),
         (("build", "mlp"), "the size of batch is open"),
         (("build", "mlp", "--size", "batch=many"), "no size"),
         (("build", "mlp", "--size", "batch=2", "--size", "rows=4"), "has no open size rows"),
@@ -153,6 +155,14 @@ def test_draw_a_file_s_value(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert code == 0
     assert "wrote" in out
     assert "tanh" in (tmp_path / "m.svg").read_text(encoding="utf-8")
+
+
+def test_draw_a_page_with_a_profile(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "p.html"
+    code, out, _ = run(capsys, "draw", "scalar", str(file), "--backward", "--profile", "--values", "a=2,b=-3,c=10")
+    assert code == 0 and "wrote" in out
+    text = file.read_text(encoding="utf-8")
+    assert 'data-pane="profile"' in text and "gradient of b" not in text.partition("<script")[0], "the picture is the loss's"
 
 
 def test_build_writes_one_cuda_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
