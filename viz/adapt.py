@@ -65,6 +65,7 @@ def view_of(
     """
     wants_backward = backward is not False and backward is not None
     graph = _as_graph(what, name, wants_backward)
+    _check_order(graph)
     if not wants_backward:
         view = build_view(graph, level=level, direction=direction, name=name)
         if values is not None:
@@ -132,7 +133,27 @@ def _as_graph(what: Any, name: str | None, backward: bool) -> Graph:
     inner = getattr(what, "graph", None)
     if isinstance(inner, Graph):
         return inner
+    if callable(what) and hasattr(what, "variables") and not isinstance(what, type):
+        raise DrawError(f"{type(what).__name__} is a model: its sizes are those of what it is called with",
+                        help="draw what it returns: graphc.draw(model(graphc.input('x', ('batch', 4))))")  # fmt: skip
     raise DrawError(f"{type(what).__name__} cannot be drawn", help=f"give {_WORDS}")
+
+
+def _check_order(graph: Graph) -> None:
+    """A graph whose nodes were changed by hand may lead back into itself.
+
+    Raises:
+        DrawError: it does; says where.
+    """
+    seen: set[Node] = set()
+    for node in graph.nodes:
+        for operand in node.inputs:
+            if operand not in seen:
+                raise DrawError(
+                    f"graph {truncate(graph.name, 60)} has a cycle: {node.op.name} reads {operand.op.name}, which comes after it",
+                    source=node.source, help="a value is made from values before it; build the node again instead of changing its inputs",
+                )  # fmt: skip
+        seen.add(node)
 
 
 def _loss_of(graph: Graph) -> Node:

@@ -23,6 +23,8 @@ FAMILIES = {
 _FILES = {
     "sans": "DejaVuSans.ttf", "bold": "DejaVuSans-Bold.ttf", "italic": "DejaVuSans-Oblique.ttf", "mono": "DejaVuSansMono.ttf",
 }  # fmt: skip
+_JOINERS = "\u200c\u200d"  # letters and emoji join or do not: invisible, and not to be taken away
+_MARKS = 2  # marks on one letter that a line has room for
 _WIDE = 1.06  # an em and a little, for signs that another font will draw
 
 
@@ -37,9 +39,14 @@ def _advances(role: str) -> dict[int, float]:
         return {code: metrics[name][0] / units for code, name in font.getBestCmap().items()}
 
 
+def has_sign(char: str, role: str = "sans") -> bool:
+    """Whether the font that is named first has this character."""
+    return ord(char) in _advances(role)
+
+
 def char_width(char: str, role: str) -> float:
-    """The advance of one character in ems; 0 for combining marks."""
-    if unicodedata.combining(char):
+    """The advance of one character in ems; 0 for combining marks and joiners."""
+    if unicodedata.category(char) in ("Mn", "Me") or char in _JOINERS:
         return 0.0
     if unicodedata.east_asian_width(char) in "WF":
         return _WIDE
@@ -57,13 +64,25 @@ def text_width(text: str, role: str, size: float) -> float:
 
 
 def truncate(text: str, limit: int = 28) -> str:
-    """At most ``limit`` characters: the middle gives way to an ellipsis; control characters become spaces.
+    """A name on one line: at most ``limit`` characters, the middle gives way to an ellipsis.
 
-    >>> truncate("a" * 40, 9)
-    'aaaa…aaaa'
+    What would break the line or turn others around (control characters, marks of direction, lone surrogates) becomes a space, a pile
+    of marks over one letter keeps the first two, and a name of nothing but spaces shows them.
+
+    >>> truncate("a" * 40, 9), truncate("a\\u0301\\u0301\\u0301\\u0301") == "a\\u0301\\u0301", truncate("  ")
+    ('aaaa…aaaa', True, '␣␣')
     """
-    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
-    if len(text) <= limit:
-        return text
+    signs: list[str] = []  # a letter with its marks is one sign
+    for c in text[: 64 * limit]:
+        kind = unicodedata.category(c)
+        if kind in ("Mn", "Me") or c in _JOINERS:
+            if signs and len(signs[-1]) <= _MARKS:
+                signs[-1] += c
+            continue
+        signs.append(" " if kind in ("Cc", "Cf", "Cs", "Zl", "Zp") else c)
+    if not "".join(signs).strip():
+        return "␣" * min(max(len(signs), 1), 3) if text else ""
+    if len(signs) <= limit and len(text) <= 64 * limit:
+        return "".join(signs)
     half = (limit - 1) // 2
-    return f"{text[: limit - 1 - half]}…{text[-half:]}"
+    return f"{''.join(signs[: limit - 1 - half])}…{''.join(signs[-half:])}"

@@ -52,6 +52,8 @@ def _outlines(latex: str, size: float) -> tuple[tuple[str, ...], tuple[float, fl
         import ziamath
     except ImportError:
         return None
+    if not all(c.isascii() or _has_sign(c) for c in latex):
+        return None  # Hebrew, Chinese, emoji: the viewer's fonts have them, the mathematical one does not
     before = ziamath.config.svg2
     ziamath.config.svg2 = False  # outlines in place instead of shared symbols, whose ids would clash on a page
     try:
@@ -65,6 +67,14 @@ def _outlines(latex: str, size: float) -> tuple[tuple[str, ...], tuple[float, fl
     if not paths:
         return None
     return paths, (left, top, width, height)
+
+
+@lru_cache(maxsize=4096)
+def _has_sign(char: str) -> bool:
+    """Whether the mathematical font has a character; marks over a name are drawn as bars by themselves."""
+    import ziamath
+
+    return unicodedata.category(char) not in ("Mn", "Me") and ziamath.Latex("a").font.glyphindex(char) != 0
 
 
 def _path_of(element: ET.Element) -> list[str]:

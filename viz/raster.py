@@ -15,20 +15,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import DrawError
+from viz.fonts import char_width, has_sign
 from viz.scene import Curve, Ellipse, Glyphs, Grid, Polygon, Rect, Scene, Shape, Text
 
 if TYPE_CHECKING:
     from matplotlib.path import Path
 
 _PIXELS = 16_000  # longest side of a PNG
-_CJK = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "WenQuanYi Zen Hei",
-    "Hiragino Sans",
-    "Microsoft YaHei",
-    "Arial Unicode MS",
-)
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_WIDE = ("Noto Sans", "WenQuanYi", "Hiragino", "Microsoft YaHei", "Segoe UI", "Arial Unicode MS", "Unifont", "FreeSans")
+_STANDS_IN = "□"  # for a sign that no installed font has
 
 
 def scene_to_bytes(scene: Scene, kind: str, scale: float = 2.0) -> bytes:
@@ -38,11 +34,12 @@ def scene_to_bytes(scene: Scene, kind: str, scale: float = 2.0) -> bytes:
         DrawError: matplotlib is not installed.
     """
     scale = min(scale, _PIXELS / max(scene.width, scene.height))
+    title, description = (_NOT_XML.sub("\ufffd", text) for text in (scene.title, scene.description))
     out = io.BytesIO()
     with scene_figure(scene, scale) as figure:
-        metadata = {"Title": scene.title} if kind == "pdf" else {"Title": scene.title, "Description": scene.description}
+        metadata = {"Title": title} if kind == "pdf" else {"Title": title, "Description": description}
         if kind == "pdf":
-            metadata |= {"CreationDate": None, "Subject": scene.description[:500]}  # type: ignore[dict-item]
+            metadata |= {"CreationDate": None, "Subject": description[:500]}  # type: ignore[dict-item]
         figure.savefig(out, format=kind, dpi=72 * scale, metadata=metadata, facecolor=scene.background)
     return out.getvalue()
 
@@ -66,6 +63,7 @@ def scene_figure(scene: Scene, scale: float = 1.0) -> Iterator[Any]:
     axes.set_axis_off()
     axes.set_xlim(0, scene.width)
     axes.set_ylim(scene.height, 0)
+    _warn_of_missing(scene)
     for group in scene.groups:
         for shape in group.shapes:
             axes.add_artist(_grid(shape) if isinstance(shape, Grid) else _artist(shape))
@@ -99,10 +97,11 @@ def _artist(shape: Shape) -> Any:
         case Glyphs():
             return patches.PathPatch(_glyph_path(shape), facecolor=shape.fill, linewidth=0)
         case Text():
-            family = ["DejaVu Sans Mono" if shape.font == "mono" else "DejaVu Sans", *_wide_fonts(shape.text)]
+            text, upright, others = _with_signs(shape.text, shape.font)
+            family = ["DejaVu Sans Mono" if shape.font == "mono" else "DejaVu Sans", *others]
             return MplText(
-                shape.x, shape.y, shape.text, fontsize=shape.size, color=shape.fill, family=family, parse_math=False,
-                weight="bold" if shape.font == "bold" else "normal", style="italic" if shape.font == "italic" else "normal",
+                shape.x, shape.y, text, fontsize=shape.size, color=shape.fill, family=family, parse_math=False,
+                weight="bold" if shape.font == "bold" else "normal", style="italic" if shape.font == "italic" and not upright else "normal",
                 verticalalignment="baseline", horizontalalignment="left",
             )  # fmt: skip
     raise AssertionError(shape)
@@ -135,16 +134,60 @@ def _dash(shape: Rect | Ellipse | Curve) -> Any:
     return (0, tuple(d / shape.weight for d in shape.dash)) if shape.dash else "solid"
 
 
-def _wide_fonts(text: str) -> tuple[str, ...]:
-    return _installed_wide_fonts() if any(ord(c) > 0x2E80 for c in text) else ()
+@lru_cache(maxsize=4096)
+def _with_signs(text: str, role: str) -> tuple[str, bool, tuple[str, ...]]:
+    """What can be drawn of a text, whether only the upright face has it, and the fonts that it takes beside the first."""
+    lacking = {c for c in text if not has_sign(c, role)}
+    if not lacking:
+        return text, False, ()
+    upright = role == "italic" and all(has_sign(c, "sans") for c in lacking)
+    fonts: dict[str, None] = {}
+    shown = []
+    for c in text:
+        font = None if has_sign(c, role) or has_sign(c, "sans") else _font_with(c)
+        if font:
+            fonts[font] = None
+        if c not in lacking or has_sign(c, "sans") or font:
+            shown.append(c)
+        elif char_width(c, role):  # marks and joiners of signs that are missing go with them
+            shown.append(_STANDS_IN)
+    return "".join(shown), upright, ("DejaVu Sans", *fonts)
+
+
+def _warn_of_missing(scene: Scene) -> None:
+    """Say once a picture which signs stand as empty squares; an SVG has them, because its viewer's fonts do."""
+    texts = (s for g in scene.groups for s in g.shapes if isinstance(s, Text))
+    lost = {c: None for s in texts if _STANDS_IN in _with_signs(s.text, s.font)[0] for c in s.text
+            if not has_sign(c, "sans") and char_width(c, "sans") and not _font_with(c)}  # fmt: skip
+    if lost:
+        signs = "".join(list(lost)[:12])
+        warnings.warn(f"no installed font has {signs}: squares stand for them; install a Noto Sans font, or write .svg", stacklevel=4)
+
+
+@lru_cache(maxsize=4096)
+def _font_with(char: str) -> str:
+    """The name of an installed font that has a character, or ""."""
+    return next((name for name, file in _installed_fonts() if ord(char) in _signs_of(file)), "")
 
 
 @lru_cache(maxsize=1)
-def _installed_wide_fonts() -> tuple[str, ...]:
+def _installed_fonts() -> tuple[tuple[str, str], ...]:
+    """Names and files of fonts for the world's scripts, in the order of preference."""
     from matplotlib import font_manager
 
-    known = {f.name for f in font_manager.fontManager.ttflist}
-    return tuple(name for name in _CJK if name in known)
+    known = {f.name: f.fname for f in font_manager.fontManager.ttflist if f.style == "normal"}
+    return tuple((name, known[name]) for start in _WIDE for name in sorted(known) if name.startswith(start))
+
+
+@lru_cache(maxsize=64)
+def _signs_of(file: str) -> frozenset[int]:
+    from fontTools.ttLib import TTFont, TTLibError  # type: ignore[import-untyped]
+
+    try:
+        with TTFont(file, fontNumber=0, lazy=True) as font:
+            return frozenset(font.getBestCmap() or ()) if "glyf" in font or "CFF " in font else frozenset()
+    except (OSError, TTLibError):  # a broken font file has no signs
+        return frozenset()
 
 
 _TOKEN = re.compile(r"[A-Za-z]|-?\d*\.?\d+(?:[eE][-+]?\d+)?")

@@ -80,11 +80,11 @@ def slides(
         case ".tex":
             write_file(file, document([scene_to_tikz(f.scene, standalone=False) for f in made]).encode("utf-8", "replace"))
         case ".html":
-            write_file(file, _deck(made, title or diagram.name, theme_of(theme)).encode())
+            write_file(file, _deck(made, title or diagram.name, theme_of(theme)).encode("utf-8", "replace"))
         case _:
             digits = max(2, len(str(len(made))))
             for k, frame in enumerate(made, 1):
-                write_file(file.with_name(f"{file.stem}-{k:0{digits}}.svg"), scene_to_svg(frame.scene).encode())
+                write_file(file.with_name(f"{file.stem}-{k:0{digits}}.svg"), scene_to_svg(frame.scene).encode("utf-8", "replace"))
     return len(made)
 
 

@@ -26,7 +26,7 @@ def scene_to_svg(scene: Scene) -> str:
     w, h = _n(scene.width), _n(scene.height)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="100%" '
-        f'style="max-width:{w}px;height:auto" role="img" aria-labelledby="{prefix}-title {prefix}-desc">',
+        f'style="max-width:{w}px;height:auto;direction:ltr" role="img" aria-labelledby="{prefix}-title {prefix}-desc">',
         f'<title id="{prefix}-title">{_text(scene.title)}</title>',
         f'<desc id="{prefix}-desc">{_text(scene.description)}</desc>',
         f'<rect width="{w}" height="{h}" fill="{scene.background}"/>',
