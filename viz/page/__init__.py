@@ -55,7 +55,8 @@ def page(
             interpreted, on ``values``.
 
     Raises:
-        DrawError: nothing to show, another suffix than .html, an unknown theme or pane, a file that cannot be written.
+        DrawError: nothing to show, another suffix than .html, an unknown theme or pane, a file that cannot be written, or a profile
+            of what is not compiled.
     """
     file = Path(path)
     if file.suffix.lower() != ".html":
@@ -68,6 +69,8 @@ def page(
     options = {"backward": backward, "wrt": wrt, "level": level, "direction": direction, "name": name, "notation": notation}
     if profile is True:
         profile = _profiled(what, values)
+    elif profile is not None and not callable(getattr(profile, "roofline", None)):
+        raise DrawError(f"{type(profile).__name__} is no profile", help="give True, or what program.profile(...) returns")
     context = _context(what, options, values, profile)
     steps = [
         {"lit": [*s.boxes, *(f"e{i}" for i in s.edges)], "side": s.side, "say": s.sentence}

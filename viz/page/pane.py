@@ -85,7 +85,7 @@ class Context:
                 stack.pop()
                 continue
             own = self._own_boxes(at)
-            ancestors = [] if own else _ancestors(at)
+            ancestors = [] if own else _ancestors(at, self.diagram.mirrored)
             waiting = [a for a, _ in ancestors if a not in self._known]
             if waiting:
                 stack.extend(waiting)
@@ -112,11 +112,15 @@ class Context:
         return f"g{box}" if f"g{box}" in self.diagram.boxes else box
 
 
-def _ancestors(node: Node) -> list[tuple[Node, bool]]:
-    """What a node was derived from, each with whether it is the primal of a part of a gradient."""
+def _ancestors(node: Node, mirrored: bool) -> list[tuple[Node, bool]]:
+    """What a node was derived from, each with whether it is the primal of a part of a gradient.
+
+    Where gradients are the mirror of a picture, the primal says where; else they may be drawn as what they are, and a rewritten one
+    leads to what was rewritten.
+    """
     found: list[tuple[Node, bool]] = []
     for origin in node.origins:
-        if origin.primal is not None:
+        if origin.primal is not None and (mirrored or origin.pass_name == "differentiate" or not origin.parents):
             found.append((origin.primal, True))
         else:
             found += [(parent, False) for parent in origin.parents]
