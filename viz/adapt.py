@@ -136,6 +136,10 @@ def _as_graph(what: Any, name: str | None, backward: bool) -> Graph:
     if callable(what) and hasattr(what, "variables") and not isinstance(what, type):
         raise DrawError(f"{type(what).__name__} is a model: its sizes are those of what it is called with",
                         help="draw what it returns: graphc.draw(model(graphc.input('x', ('batch', 4))))")  # fmt: skip
+    if callable(getattr(what, "roofline", None)):
+        raise DrawError(
+            f"a {type(what).__name__} has two pictures", help="draw_roofline(profile, path) or draw_arena(profile, path)"
+        )
     raise DrawError(f"{type(what).__name__} cannot be drawn", help=f"give {_WORDS}")
 
 

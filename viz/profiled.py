@@ -67,6 +67,8 @@ class Kernel:
             parts.append(f"interpreted {duration(self.interpreted[0])}, {factor(self.faster)}")
         rate = f", {amount(self.rate, 'FLOP/s')}" if self.flops else ""
         parts.append(f"{amount(self.flops, 'FLOP')}, {amount(self.bytes, 'B')}{rate}")
+        if self.threads > 1.05:
+            parts.append(f"{self.threads:.1f} threads at work")
         parts.append(f"{self.of_roof:.0%} of the roof, whose limit here is {self.bound}")
         return "; ".join(parts) + (f". From {', '.join(self.lines[:3])}." if self.lines else ".")
 

@@ -140,6 +140,8 @@ def test_drawings_as_files(step: tuple[Program, Profile], tmp_path: Path) -> Non
     for suffix in ("svg", "png", "pdf"):
         graphc.draw_arena(profile, tmp_path / f"a.{suffix}", theme="dark")
         assert (tmp_path / f"a.{suffix}").stat().st_size > 1000
+    with pytest.raises(DrawError, match="has two pictures"):
+        graphc.draw(profile, tmp_path / "p.svg")
     with pytest.raises(DrawError, match="no roofline"):
         graphc.draw_roofline(ops.input("x"))  # type: ignore[arg-type]
     with pytest.raises(DrawError, match="no memory plan"):

@@ -160,7 +160,18 @@
     const wanted = new Set(level ? keys.filter((k) => k.startsWith(level)) : []);
     const kin = (item) => item && item.element.classList.toggle("gp-profile-kin", item.row.keys.some((k) => wanted.has(k)));
     rows.forEach(kin); points.forEach(kin); rings.forEach(kin); blocks.forEach(kin);
+    raise();
   });
+  /** Discs crowd under the roof: outlines of the lit ones are drawn over all others. */
+  function raise() {
+    const svg = root.querySelector(".gp-profile-roof svg");
+    svg.querySelectorAll(".gp-profile-raised").forEach((e) => e.remove());
+    for (const ellipse of svg.querySelectorAll(".gp-profile-kin ellipse")) {
+      const copy = ellipse.cloneNode();
+      copy.setAttribute("class", "gp-profile-raised");
+      svg.append(copy);
+    }
+  }
 
   // --- heat on the picture
   const picture = page.svg(), layer = document.createElementNS(NS, "g"), chips = [];
