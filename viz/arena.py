@@ -7,6 +7,7 @@ lifetime by its bytes; rectangles never overlap, and what lies right of a rectan
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from typing import Any
@@ -15,7 +16,7 @@ from graphc.errors import DrawError
 from viz.fonts import text_width, truncate
 from viz.profiled import amount
 from viz.render import SUFFIXES_OF_SCENES, suffix_of, write_scene
-from viz.scene import Group, Rect, Scene, Text, straight
+from viz.scene import Curve, Group, Rect, Scene, Text, straight
 from viz.theme import Theme, theme_of
 from viz.view import is_backward
 
@@ -98,7 +99,7 @@ def _frame(arena: Any, theme: Theme) -> Group:
     for address in _steps(arena.size, 5):
         y = _up(arena, address)
         group.shapes.append(straight((LEFT, y), (WIDTH - RIGHT, y), theme.cluster, 0.5))
-        text = amount(address, "B") if address else "0"
+        text = amount(address, "B").replace(".00 ", " ").replace(".0 ", " ") if address else "0"
         group.shapes.append(
             Text(LEFT - 6 - text_width(text, "sans", size), y + size * 0.35, text, size, "sans", theme.faint)
         )
@@ -172,16 +173,16 @@ def _block(k: int, life: Any, arena: Any, theme: Theme) -> Group:
 
 
 def _alive(arena: Any, theme: Theme) -> Group:
-    """The bytes alive in each launch, as steps."""
-    group = Group("alive", "alive", "")
-    before = 0
+    """The bytes alive in each launch, as one line of steps."""
+    corners = [(_across(arena, 0), _up(arena, 0))]
     for launch, size in enumerate(arena.live):
-        x0, x1, y = _across(arena, launch), _across(arena, launch + 1), _up(arena, size)
-        if size != before:
-            group.shapes.append(straight((x0, _up(arena, before)), (x0, y), theme.saved, 1.6))
-        group.shapes.append(straight((x0, y), (x1, y), theme.saved, 1.6))
-        before = size
-    return group
+        if launch == 0 or size != arena.live[launch - 1]:
+            x = _across(arena, launch)
+            corners += [(x, corners[-1][1]), (x, _up(arena, size))]
+    corners.append((_across(arena, len(arena.live)), corners[-1][1]))
+    pieces = [straight(a, b, theme.saved, 1.6) for a, b in itertools.pairwise(corners)]
+    points = (corners[0], *(p for piece in pieces for p in piece.points[1:]))
+    return Group("alive", "alive", "", [Curve(points, theme.saved, 1.6)])
 
 
 def _limits(arena: Any, theme: Theme) -> Group:
