@@ -34,6 +34,12 @@ def draw_arena(profile: Any, path: str | os.PathLike[str] | None = None, *, them
 
     Raises:
         DrawError: it is no profile, or the program keeps nothing in an arena; an unknown theme or suffix.
+
+    >>> import graphc
+    >>> x = graphc.input("x", (64, 64))
+    >>> program = graphc.compile(graphc.tanh(x @ x) @ x, threads=1)
+    >>> "1 intermediate of 16.4 kB" in draw_arena(program.profile(1))
+    True
     """
     arena = getattr(profile, "arena", None)
     if arena is None:
@@ -54,7 +60,7 @@ def arena_scene(arena: Any, theme: Theme) -> Scene:
     groups += [_alive(arena, theme), _limits(arena, theme)]
     without = sum(life.size for life in arena.tenancies)
     words = (
-        f"{len(arena.tenancies)} intermediates of {amount(without, 'B')} in all share an arena of {amount(arena.size, 'B')}; "
+        f"{len(arena.tenancies)} intermediate{'s' * (len(arena.tenancies) != 1)} of {amount(without, 'B')} in all {'share' if len(arena.tenancies) != 1 else 'has'} an arena of {amount(arena.size, 'B')}; "
         f"at most {amount(arena.peak, 'B')} are alive at once, over {len(arena.kernels)} launches."
     )
     hidden = len(arena.tenancies) - len(lives)

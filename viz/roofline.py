@@ -54,6 +54,15 @@ def draw_roofline(profile: Any, path: str | os.PathLike[str] | None = None, *, t
 
     Raises:
         DrawError: it is no profile, an unknown theme or suffix, a folder that cannot be written.
+
+    >>> import graphc
+    >>> x = graphc.input("x", (64, 64))
+    >>> profile = graphc.compile(graphc.tanh(x @ x), threads=1).profile(2, interpreted=True)
+    >>> svg = draw_roofline(profile)
+    >>> profile.rows[0].kernel in svg, "float32" in svg
+    (True, True)
+
+    Source: Williams, Waterman, Patterson, Roofline (2009).
     """
     if not callable(getattr(profile, "roofline", None)):
         raise DrawError(f"{type(profile).__name__} has no roofline", help="give what program.profile(...) returns")

@@ -160,5 +160,5 @@ def _html(profile: Any) -> str:
         '<div class="gp-profile-legend" role="img"></div></div>'
         '<div class="gp-profile-rows"><table><thead></thead><tbody></tbody></table></div>'
         f'<h3>Roofline</h3><div class="gp-profile-roof">{scene_to_svg(roofline_scene(profile, VARIABLES))}</div>{arena}'
-        '<p class="gp-profile-say" aria-live="polite"></p>'
+        '<p class="gp-profile-say"></p>'
     )
