@@ -59,9 +59,10 @@ def arena_scene(arena: Any, theme: Theme) -> Scene:
     groups += [_block(k, life, arena, theme) for k, life in sorted(lives, key=lambda item: item[0])]
     groups += [_alive(arena, theme), _limits(arena, theme)]
     without = sum(life.size for life in arena.tenancies)
+    count, several = len(arena.tenancies), len(arena.tenancies) != 1
     words = (
-        f"{len(arena.tenancies)} intermediate{'s' * (len(arena.tenancies) != 1)} of {amount(without, 'B')} in all {'share' if len(arena.tenancies) != 1 else 'has'} an arena of {amount(arena.size, 'B')}; "
-        f"at most {amount(arena.peak, 'B')} are alive at once, over {len(arena.kernels)} launches."
+        f"{count} intermediate{'s' * several} of {amount(without, 'B')} in all {'share' if several else 'has'} an arena of "
+        f"{amount(arena.size, 'B')}; at most {amount(arena.peak, 'B')} are alive at once, over {len(arena.kernels)} launches."
     )
     hidden = len(arena.tenancies) - len(lives)
     note = f" {hidden} smaller ones are not drawn." if hidden else ""
