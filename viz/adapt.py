@@ -16,6 +16,7 @@ from graphc.ir import Graph, Node
 from graphc.loops.ir import Kernel, LoopProgram
 from graphc.trace import Stage, Trace
 from viz.fonts import truncate
+from viz.launches import directions, launches
 from viz.mirror import add_backward, gradients_of, notation_of
 from viz.model import Box, Diagram, Edge, Line
 from viz.values import annotate, run_view
@@ -180,7 +181,7 @@ def _kernels(what: Any, direction: str | None, name: str | None) -> Diagram:
     if isinstance(what, Kernel):
         diagram = _one_kernel(what)
     elif isinstance(what, LoopProgram):
-        diagram = _launches(what)
+        diagram = launches(what)
     else:
         diagram = _groups(what)
     diagram.name = name or diagram.name
@@ -195,7 +196,7 @@ def _one_kernel(kernel: Kernel) -> Diagram:
     diagram.add(
         Box("k0", "kernel", (Line(truncate(kernel.name), "title"), Line(census(kernel.nodes) or "kernel", "note")))
     )
-    roles = _directions(kernel)
+    roles = directions(kernel)
     for i, buffer in enumerate(kernel.params):
         lines = (Line(truncate(buffer.name), "name"), Line(truncate(str(buffer.type)), "shape"))
         diagram.add(Box(f"b{i}", "buffer", lines, f"{roles[i]} {buffer.name}: {buffer.type}"))
@@ -203,56 +204,6 @@ def _one_kernel(kernel: Kernel) -> Diagram:
             diagram.edges.append(Edge(f"b{i}", "k0", tooltip="read"))
         if "out" in roles[i] and roles[i] != "inout":
             diagram.edges.append(Edge("k0", f"b{i}", tooltip="written"))
-    return diagram
-
-
-def _directions(kernel: Kernel) -> list[str]:
-    """For each parameter whether the kernel reads it, writes it, or both: "in", "out", "inout"."""
-    read, written = set(), set()
-    for stmt, _ in kernel.statements():
-        kind = type(stmt).__name__
-        if kind == "Load":
-            read.add(stmt.buffer)  # type: ignore[union-attr]
-        elif kind == "Store":
-            written.add(stmt.buffer)  # type: ignore[union-attr]
-    return [("in" if b.name in read or b.name not in written else "") + ("out" if b.name in written else "")
-            for b in kernel.params]  # fmt: skip
-
-
-def _launches(program: LoopProgram) -> Diagram:
-    """Kernels as boxes in launch order, buffers as edges; what comes from outside and what leaves has a box of its own."""
-    diagram = Diagram(program.name)
-    made: dict[str, str] = {}  # buffer -> the box that made its latest value
-    roles = {"input": "input", "parameter": "parameter", "constant": "constant"}
-    directions = {k: _directions(kernel) for k, kernel in program.kernels.items()}
-    for i, launch in enumerate(program.launches):
-        kernel = program.kernels[launch.kernel]
-        lines = (Line(truncate(kernel.name), "title"), Line(census(kernel.nodes) or "kernel", "note"))
-        nodes = [n for n in kernel.nodes if n.op.name != "constant"]
-        backward = bool(nodes) and all(is_backward(n) for n in nodes)
-        tip = f"launch {i}: {kernel.name}({', '.join(launch.buffers)})"
-        diagram.add(Box(f"k{i}", "kernel", lines, tip, backward=backward))
-        flow = list(zip(launch.buffers, directions[launch.kernel], strict=True))
-        for buffer, way in flow:
-            slot = program.buffers[buffer]
-            if "in" not in way:
-                continue
-            if buffer not in made:
-                role = roles.get(slot.role, "buffer")
-                label = (
-                    Line(truncate(buffer), "note" if role == "constant" else "name"),
-                    Line(truncate(str(slot.type)), "shape"),
-                )
-                made[buffer] = diagram.add(Box(f"b{len(made)}", role, label, f"{slot.role} {buffer}: {slot.type}")).id  # type: ignore[arg-type]
-            kind = "backward" if diagram.boxes[made[buffer]].backward and backward else "forward"
-            diagram.edges.append(Edge(made[buffer], f"k{i}", kind, tooltip=f"{buffer}: {slot.type}"))  # type: ignore[arg-type]
-        made.update({buffer: f"k{i}" for buffer, way in flow if "out" in way})
-    for i, slot in enumerate(program.role("output")):
-        if slot.name in made:
-            lines = (Line(truncate(slot.name), "name"), Line(truncate(str(slot.type)), "shape"))
-            diagram.add(Box(f"o{i}", "output", lines, f"output {slot.name}: {slot.type}"))
-            diagram.edges.append(Edge(made[slot.name], f"o{i}", tooltip=str(slot.type)))
-    diagram.summary = f"Program {program.name}: {len(program.launches)} launches of {len(program.kernels)} kernels."
     return diagram
 
 

@@ -98,10 +98,13 @@ def collapse(visible: list[Node], scope_of: Callable[[Node], Scope], level: str)
     if not layers and len(set(positions.values())) <= LIMIT:
         found.keys = positions  # folding alone made it small enough
         return found
-    for depth in range(deepest, 0, -1):
-        found.keys = {n: (s[:depth] if s else positions[n]) for n, s in found.shown.items()}
-        if len(set(found.keys.values())) <= most:
-            break
+    distinct, alone = set(found.shown.values()), len({positions[n] for n, s in found.shown.items() if not s})
+    low, high = 1, deepest
+    while low < high:  # the greatest depth with few enough boxes; their number never falls with the depth
+        depth = (low + high + 1) // 2
+        few = alone + len({s[:depth] for s in distinct if s}) <= most
+        low, high = (depth, high) if few else (low, depth - 1)
+    found.keys = {n: (s[:low] if s else positions[n]) for n, s in found.shown.items()} if deepest else {}
     if len(set(found.keys.values()) if found.keys else visible) > CROWD:
         size = -(-len(visible) // BANDS)
         return Collapse({n: i // size for i, n in enumerate(visible)}, {n: () for n in visible})
@@ -110,32 +113,42 @@ def collapse(visible: list[Node], scope_of: Callable[[Node], Scope], level: str)
 
 def _fold(found: Collapse, visible: list[Node], scopes: Mapping[Node, Scope]) -> None:
     """Find runs of equal sibling scopes, outermost first, and map each instance onto the first."""
-    contents: dict[Scope, list[Hashable]] = {}
+    contents: dict[Scope, list[int]] = {}
     children: dict[Scope, dict[Scope, None]] = {}
-    for node in visible:
+    paths: dict[Scope, list[Scope]] = {}  # a scope and those around it, outermost first
+    for number, node in enumerate(visible):
         scope = scopes[node]
-        for depth in range(1, len(scope) + 1):
-            prefix = scope[:depth]
-            children.setdefault(prefix[:-1], {}).setdefault(prefix)
-            contents.setdefault(prefix, []).append((scope[depth:], node.op.name, str(node.type)))
+        if scope not in paths:
+            paths[scope] = [scope[:depth] for depth in range(1, len(scope) + 1)]
+            for outer, prefix in zip([(), *paths[scope]], paths[scope], strict=False):
+                children.setdefault(outer, {}).setdefault(prefix)
+        for prefix in paths[scope]:
+            contents.setdefault(prefix, []).append(number)
+    kinds = [(node.op.name, str(node.type)) for node in visible]
+
+    def alike(a: Scope, b: Scope) -> bool:
+        """Whether two scopes of one depth hold equal ops of equal types under equal names, in one order."""
+        return len(contents[a]) == len(contents[b]) and all(
+            kinds[i] == kinds[k] and scopes[visible[i]][len(a) :] == scopes[visible[k]][len(b) :]
+            for i, k in zip(contents[a], contents[b], strict=True)
+        )
+
     renamed: dict[Scope, tuple[Scope, int]] = {}
     pending: list[Scope] = [()]
     while pending:
         parent = pending.pop()
-        kept = _runs(found, list(children.get(parent, ())), contents, renamed)
+        kept = _runs(found, children.get(parent, ()), alike, renamed)
         pending += kept
     for node in visible:
-        scope = scopes[node]
-        for depth in range(1, len(scope) + 1):
-            if scope[:depth] in renamed:
-                first, number = renamed[scope[:depth]]
-                found.copies[node] = (first, number)
-                found.shown[node] = first + scope[depth:]
+        for prefix in paths[scopes[node]]:
+            if prefix in renamed:
+                found.copies[node] = first, _ = renamed[prefix]
+                found.shown[node] = first + scopes[node][len(prefix) :]
                 break
 
 
 def _runs(
-    found: Collapse, siblings: Iterable[Scope], contents: Mapping[Scope, list[Hashable]],
+    found: Collapse, siblings: Iterable[Scope], alike: Callable[[Scope, Scope], bool],
     renamed: dict[Scope, tuple[Scope, int]],
 ) -> list[Scope]:  # fmt: skip
     """Fold runs among siblings; returns those that stand alone, to be looked into."""
@@ -152,7 +165,7 @@ def _runs(
         run.clear()
 
     for scope in siblings:
-        same = run and _stem(scope[-1]) and _stem(scope[-1]) == _stem(run[0][-1]) and contents[scope] == contents[run[0]]
+        same = run and _stem(scope[-1]) and _stem(scope[-1]) == _stem(run[0][-1]) and alike(scope, run[0])
         if not same:
             close()
         run.append(scope)
