@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -124,13 +125,25 @@ def main(arguments: Sequence[str]) -> None:
         for name, build in SHAPES.items():
             for size in [int(a) for a in arguments] or SIZES:
                 loss = build(size)
-                spent = [seconds(lambda kw=kw: graphc.draw(loss, **kw)) for kw in  # type: ignore[misc]
-                         ({}, {"backward": True}, {"level": "layers"}, {"level": "primitives"})]  # fmt: skip
-                spent.append(seconds(lambda: graphc.page(loss, file)))
-                table.add_row(name, f"{len(graphc.Graph('g', {'y': loss}).nodes):,}", *(f"{s:.2f}" for s in spent))
+                count = f"{len(graphc.Graph('g', {'y': loss}).nodes):,}"
+                table.add_row(name, count, *(f"{s:.2f}" for s in _times(loss, ("layers", "primitives"), file)))
         console.print(table)
         if not arguments:
             console.print(_programs(file))
+
+
+def _times(loss: Node, levels: Sequence[str], file: Path) -> Iterator[float]:
+    yield seconds(lambda: graphc.draw(loss))
+    yield seconds(lambda: graphc.draw(loss, backward=True))
+    for level in levels:
+        yield seconds(partial(graphc.draw, loss, level=level))
+    yield seconds(lambda: graphc.page(loss, file))
+
+
+def _program_times(program: graphc.Program, file: Path) -> Iterator[float]:
+    for level in ("layers", "ops", "primitives", "kernels"):
+        yield seconds(partial(graphc.draw, program, level=level))
+    yield seconds(lambda: program.page(file))
 
 
 def _programs(file: Path) -> Table:
@@ -139,10 +152,7 @@ def _programs(file: Path) -> Table:
         table.add_column(title, justify="left" if title == "model" else "right")
     for name in MODELS:
         program = trained(name)
-        spent = [seconds(lambda level=level: graphc.draw(program, level=level)) for level in  # type: ignore[misc]
-                 ("layers", "ops", "primitives", "kernels")]  # fmt: skip
-        spent.append(seconds(lambda: program.page(file)))
-        table.add_row(name, *(f"{s:.2f}" for s in spent), f"{file.stat().st_size / 1e6:.2f}")
+        table.add_row(name, *(f"{s:.2f}" for s in _program_times(program, file)), f"{file.stat().st_size / 1e6:.2f}")
     return table
 
 
