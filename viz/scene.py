@@ -346,8 +346,9 @@ def _captions(diagram: Diagram, layout: Layout, theme: Theme, bounds: tuple[floa
     size = theme.size
     dx, dy = layout.offset
     first = Text(left, top - size * 0.9, "forward", size, "bold", theme.forward)
-    loss = next(b.mirror_of for b in diagram.boxes.values() if b.role == "seed")
-    name = truncate(diagram.boxes[loss].title, 20)
+    seed = next(b for b in diagram.boxes.values() if b.role == "seed")
+    scalar = bool(seed.lines) and seed.lines[0].style == "formula"  # else a cotangent comes in from a loss that is not shown
+    name = truncate(diagram.boxes[seed.mirror_of].title, 20) if scalar else "L"
     second = Text(left + dx, top + dy - size * 0.9, "backward", size, "bold", theme.backward_text)
     note = Text(
         second.x + text_width("backward  ", "bold", size), second.y, f"x̄ = ∂{name}/∂x", size, "sans", theme.faint

@@ -57,8 +57,10 @@ class View:
     collapse: Collapse = field(default_factory=Collapse)
 
 
-def build_view(graph: Graph, *, level: str = "ops", direction: str | None = None, name: str | None = None) -> View:
-    """The view of a graph at a level.
+def build_view(
+    graph: Graph, *, level: str = "ops", direction: str | None = None, name: str | None = None, formulas: bool = True
+) -> View:
+    """The view of a graph at a level; formulas are set where they are wanted and boxes are few.
 
     Raises:
         DrawError: an unknown level or direction, or a graph without nodes.
@@ -74,7 +76,7 @@ def build_view(graph: Graph, *, level: str = "ops", direction: str | None = None
     view.collapse = collapse(visible, _frame_of, level)
     keys = view.collapse.keys
     boxes = len(set(keys.values())) if keys else len(visible)
-    view.formulas = boxes <= FORMULAS
+    view.formulas = formulas and boxes <= FORMULAS
     view.shapes = any(n.shape for n in visible)
     view.names = value_names(graph)
     _name(view, visible)

@@ -26,12 +26,13 @@ from viz.formula import unicode_formula
 from viz.model import Box, Diagram
 from viz.page import live
 from viz.page import profile as profile_pane
+from viz.page.details import details
 from viz.page.pane import Context, Pane
 from viz.render import scene_of, write_file
-from viz.steps import steps_of
+from viz.steps import Step, steps_of
 from viz.svg import scene_to_svg
 from viz.theme import THEMES, VARIABLES, style_sheet
-from viz.view import LEVELS
+from viz.view import LEVELS, View
 
 PANES: dict[str, Callable[[Context], Pane | None]] = {  # in the order of their tabs
     "live": live.pane,
@@ -72,10 +73,7 @@ def page(
     elif profile is not None and not callable(getattr(profile, "roofline", None)):
         raise DrawError(f"{type(profile).__name__} is no profile", help="give True, or what program.profile(...) returns")
     context = _context(what, options, values, profile)
-    steps = [
-        {"lit": [*s.boxes, *(f"e{i}" for i in s.edges)], "side": s.side, "say": s.sentence}
-        for s in steps_of(context.diagram)
-    ]
+    steps = _steps(steps_of(context.diagram))
     if not steps:
         raise DrawError(
             f"{context.diagram.name} has nothing to step through", help="give a graph with at least one value"
@@ -120,11 +118,15 @@ def _has_loss(graph: Any) -> bool:
     return "loss" in scalars or len(scalars) == 1
 
 
-def boxes_data(diagram: Diagram, context: Context) -> dict[str, dict[str, Any]]:
-    """For each box what a search finds and a screen reader says, and the keys that light it."""
-    keys: dict[str, dict[str, None]] = {box: {f"node:{box}": None} for box in diagram.boxes}
-    if context.view is not None:
-        for node, box in context.view.box_of.items():
+def _steps(told: Sequence[Step]) -> list[dict[str, Any]]:
+    return [{"lit": [*s.boxes, *(f"e{i}" for i in s.edges)], "side": s.side, "say": s.sentence} for s in told]
+
+
+def boxes_data(diagram: Diagram, view: View | None, place: str = "") -> dict[str, dict[str, Any]]:
+    """For each box what a search finds and a screen reader says, and the keys that light it; ``place`` sets those of a detail apart."""
+    keys: dict[str, dict[str, None]] = {box: {f"node:{place}{box}": None} for box in diagram.boxes}
+    if view is not None:
+        for node, box in view.box_of.items():
             for shown in (box, f"g{box}"):
                 if shown in keys and node.source is not None:
                     keys[shown][f"line:{node.source.short}"] = None
@@ -132,6 +134,15 @@ def boxes_data(diagram: Diagram, context: Context) -> dict[str, dict[str, Any]]:
         box.id: {"text": box.tooltip or " ".join(line.text for line in box.lines), "title": _title(box), "keys": list(keys[box.id])}
         for box in diagram.boxes.values()
     }
+
+
+def _details(context: Context) -> list[dict[str, Any]]:
+    """Pictures of what is inside of collapsed boxes, as text that is read when one is opened."""
+    return [
+        {"parent": d.parent, "box": d.box, "title": d.title, "svg": d.svg, "steps": _steps(d.steps),
+         "boxes": boxes_data(d.view.diagram, d.view, f"d{k}/")}
+        for k, d in enumerate(details(context))
+    ]  # fmt: skip
 
 
 def _title(box: Box) -> str:
@@ -161,8 +172,8 @@ def _html(title: str, context: Context, steps: list[dict[str, Any]], panes: list
     scripts = ",\n".join(f"{_json(p.name)}: {_pane_script(p)}" for p in panes)
     script = _asset("page.js").replace("/*PANES*/", scripts)
     options = "".join(f"<option{' selected' if t == theme else ''}>{t}</option>" for t in THEMES)
-    data = {"prefix": context.prefix, "steps": steps, "boxes": boxes_data(context.diagram, context),
-            "panes": {p.name: p.data for p in panes}}  # fmt: skip
+    data = {"prefix": context.prefix, "steps": steps, "boxes": boxes_data(context.diagram, context.view),
+            "details": _details(context), "panes": {p.name: p.data for p in panes}}  # fmt: skip
     return f"""<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
 <meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,"><style>{style}</style></head><body>
 <main class="gp" data-theme="{theme}" tabindex="-1">
@@ -175,7 +186,7 @@ def _html(title: str, context: Context, steps: list[dict[str, Any]], panes: list
 <label><span>Theme </span><select class="gp-theme" aria-label="Theme">{options}</select></label>
 <button class="gp-ask" aria-expanded="false" aria-label="Help">?</button></header>
 <div class="gp-main"><div class="gp-stage" tabindex="0" role="group" aria-label="The graph"
-><div class="gp-pic">{scene_to_svg(context.scene)}</div></div>
+><nav class="gp-trail" aria-label="Where you are" hidden></nav><div class="gp-pic">{scene_to_svg(context.scene)}</div></div>
 {_side(panes, context.prefix)}</div>
 <footer><p class="gp-say"></p><div class="gp-bar"><button class="gp-prev">Back</button>
 <button class="gp-play" aria-pressed="false">Play</button><button class="gp-next">Next</button>

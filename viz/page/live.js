@@ -78,7 +78,7 @@
     sentence(page.step());
   }
   function sentence(k) {
-    if (!changed || page.root.classList.contains("gp-asking")) return;
+    if (!changed || page.inside() || page.root.classList.contains("gp-asking")) return;
     const lit = page.steps[k].lit.filter((id) => data.boxes[id]);
     const now = lit.flatMap((id) => data.boxes[id].filter((r) => r.style === "value").map((r) => `${page.boxes[id].title} = ${number(memory[r.out][0], 4)}`));
     page.root.querySelector(".gp-say").textContent = data.say[k] + (now.length ? `  Now: ${now.join(", ")}.` : "");

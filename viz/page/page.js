@@ -2,16 +2,31 @@
 (() => {
   const root = document.currentScript.previousElementSibling;
   const $ = (name) => root.querySelector(".gp-" + name);
-  const { prefix, steps, boxes, panes: paneData } = JSON.parse($("data").textContent);
-  const svg = $("pic").querySelector("svg");
+  const { prefix, steps, boxes, details, panes: paneData } = JSON.parse($("data").textContent);
   const stage = $("stage"), main = $("main");
   const reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+  const NS = "http://www.w3.org/2000/svg";
 
   // --- events, and what panes see of the page
   const heard = new Map();
   const on = (event, f) => heard.set(event, [...(heard.get(event) ?? []), f]);
   const emit = (event, detail) => (heard.get(event) ?? []).forEach((f) => f(detail));
-  const groups = new Map([...svg.querySelectorAll(":scope > g[id]")].map((g) => [g.id.slice(g.id.indexOf("-") + 1), g]));
+
+  // --- sheets: the whole, and what is inside of its collapsed boxes; `now` is the one that is shown
+  function sheet(svg, steps, boxes, number) {
+    const groups = new Map([...svg.querySelectorAll(":scope > g[id]")].map((g) => [g.id.slice(g.id.indexOf("-") + 1), g]));
+    const when = new Map();
+    steps.forEach((step, k) => step.lit.forEach((id) => when.set(id, k)));
+    const told = [...groups].map(([id, g]) => [g, when.get(id)]).filter(([, k]) => k !== undefined);
+    const order = steps.flatMap((s) => s.lit).filter((id) => boxes[id]);
+    const whole = svg.getAttribute("viewBox").split(" ").map(Number);
+    const inside = new Map(details.flatMap((d, k) => (d.parent === number ? [[d.box, k]] : [])));
+    return { svg, steps, boxes, number, groups, when, told, order, whole, inside, seen: [...whole], at: 0, walked: -1 };
+  }
+  const first = sheet($("pic").querySelector("svg"), steps, boxes, -1);
+  let now = first;
+
   const keys = new Map();
   const help = root.querySelector(".gp-help dl");
   function key(names, text, act) {
@@ -28,14 +43,11 @@
   const announce = (text) => { $("live").textContent = text; };
 
   // --- steps
-  const when = new Map();
-  steps.forEach((step, k) => step.lit.forEach((id) => when.set(id, k)));
-  const told = [...groups].map(([id, g]) => [g, when.get(id)]).filter(([, k]) => k !== undefined);
-  let at = 0, timer = 0, quiz = false, asked = false;
+  let timer = 0, quiz = false, asked = false;
   function show(k) {
-    const next = Math.max(0, Math.min(steps.length - 1, k));
-    if (next !== at) asked = false;
-    at = next;
+    const { steps, told } = now, at = Math.max(0, Math.min(steps.length - 1, k));
+    if (at !== now.at) asked = false;
+    now.at = at;
     const hidden = quiz && !asked && steps[at].side === "backward";
     for (const [g, step] of told) {
       g.classList.toggle("gp-future", step > at);
@@ -44,6 +56,7 @@
     }
     root.classList.toggle("gp-asking", hidden);
     $("say").textContent = hidden ? "What flows back here? Press Enter for the answer." : steps[at].say;
+    $("scrub").max = steps.length - 1;
     $("scrub").value = at;
     $("scrub").setAttribute("aria-valuetext", `step ${at + 1} of ${steps.length}`);
     $("at").textContent = `${at + 1} / ${steps.length}`;
@@ -51,7 +64,7 @@
     $("next").disabled = at === steps.length - 1;
     if (at === steps.length - 1) stop();
     if (!timer) announce($("say").textContent);
-    emit("step", { index: at, side: steps[at].side, hidden });
+    if (now === first) emit("step", { index: at, side: steps[at].side, hidden });
   }
   function stop() {
     clearInterval(timer); timer = 0;
@@ -59,45 +72,44 @@
   }
   function play() {
     if (timer) return stop();
-    if (at === steps.length - 1) show(0);
-    timer = setInterval(() => show(at + 1), 1500);
+    if (now.at === now.steps.length - 1) show(0);
+    timer = setInterval(() => show(now.at + 1), 1500);
     $("play").textContent = "Pause"; $("play").setAttribute("aria-pressed", "true");
   }
-  const toggleQuiz = () => { quiz = !quiz; asked = false; $("quiz").setAttribute("aria-pressed", String(quiz)); show(at); };
-  const answer = () => { if (quiz) { asked = true; show(at); } };
+  const toggleQuiz = () => { quiz = !quiz; asked = false; $("quiz").setAttribute("aria-pressed", String(quiz)); show(now.at); };
+  const answer = () => { if (quiz) { asked = true; show(now.at); } };
   key("ArrowRight ArrowLeft", "a step on, a step back", () => {});
-  keys.set("ArrowRight", () => show(at + 1)); keys.set("ArrowLeft", () => show(at - 1));
+  keys.set("ArrowRight", () => show(now.at + 1)); keys.set("ArrowLeft", () => show(now.at - 1));
   key("Home End", "the first step, the last step", () => {});
-  keys.set("Home", () => show(0)); keys.set("End", () => show(steps.length - 1));
+  keys.set("Home", () => show(0)); keys.set("End", () => show(now.steps.length - 1));
   key("Space", "play and pause", play);
   key("q", "quiz: gradients hide until asked for", toggleQuiz);
   key("Enter", "the answer in a quiz; folds and opens a frame", answer);
-  $("prev").onclick = () => show(at - 1);
-  $("next").onclick = () => show(at + 1);
+  $("prev").onclick = () => show(now.at - 1);
+  $("next").onclick = () => show(now.at + 1);
   $("play").onclick = play;
   $("quiz").onclick = toggleQuiz;
   $("scrub").oninput = () => show(Number($("scrub").value));
   $("say").onclick = answer;
 
   // --- zoom and pan: the picture's viewBox
-  const whole = svg.getAttribute("viewBox").split(" ").map(Number);
-  let seen = [...whole];
   function look(box) {
-    seen = box;
-    svg.setAttribute("viewBox", box.map((v) => v.toFixed(2)).join(" "));
+    now.seen = box;
+    now.svg.setAttribute("viewBox", box.map((v) => v.toFixed(2)).join(" "));
   }
   /** Pixels of the picture per pixel of the screen, and where its corner is. */
   function frame() {
-    const r = svg.getBoundingClientRect(), scale = Math.max(seen[2] / r.width, seen[3] / r.height);
+    const { svg, seen } = now, r = svg.getBoundingClientRect(), scale = Math.max(seen[2] / r.width, seen[3] / r.height);
     return { r, scale, left: seen[0] - (r.width * scale - seen[2]) / 2, top: seen[1] - (r.height * scale - seen[3]) / 2 };
   }
   function zoom(factor, x, y) {
+    const { seen, whole } = now;
     const width = Math.min(whole[2] * 1.5, Math.max(whole[2] / 40, seen[2] / factor)), f = seen[2] / width;
     const [cx, cy] = [x ?? seen[0] + seen[2] / 2, y ?? seen[1] + seen[3] / 2];
     look([cx - (cx - seen[0]) / f, cy - (cy - seen[1]) / f, seen[2] / f, seen[3] / f]);
   }
-  const fit = () => look([...whole]);
-  const pan = (dx, dy) => look([seen[0] + dx * seen[2], seen[1] + dy * seen[3], seen[2], seen[3]]);
+  const fit = () => look([...now.whole]);
+  const pan = (dx, dy) => { const { seen } = now; look([seen[0] + dx * seen[2], seen[1] + dy * seen[3], seen[2], seen[3]]); };
   $("in").onclick = () => zoom(1.25); $("out").onclick = () => zoom(0.8); $("fit").onclick = fit;
   key("+ - 0", "zoom in, zoom out, fit", () => {});
   keys.set("+", () => zoom(1.25)); keys.set("=", () => zoom(1.25)); keys.set("-", () => zoom(0.8)); keys.set("0", fit);
@@ -109,7 +121,7 @@
     zoom(Math.exp(-e.deltaY / 400), left + (e.clientX - r.left) * scale, top + (e.clientY - r.top) * scale);
   }, { passive: false });
   let drag = null;
-  stage.addEventListener("pointerdown", (e) => { if (e.button === 0) drag = { x: e.clientX, y: e.clientY, box: [...seen], moved: false }; });
+  stage.addEventListener("pointerdown", (e) => { if (e.button === 0) drag = { x: e.clientX, y: e.clientY, box: [...now.seen], moved: false }; });
   stage.addEventListener("pointermove", (e) => {
     if (!drag || !(e.buttons & 1)) return;
     if (Math.hypot(e.clientX - drag.x, e.clientY - drag.y) > 4 && !drag.moved) {
@@ -117,32 +129,50 @@
     }
     if (!drag.moved) return;
     const { scale } = frame();
-    look([drag.box[0] - (e.clientX - drag.x) * scale, drag.box[1] - (e.clientY - drag.y) * scale, seen[2], seen[3]]);
+    look([drag.box[0] - (e.clientX - drag.x) * scale, drag.box[1] - (e.clientY - drag.y) * scale, now.seen[2], now.seen[3]]);
   });
   stage.addEventListener("pointerup", () => { setTimeout(() => { drag = null; }); });
 
   // --- what is looked at: hover and focus light a box and its kin everywhere
-  const order = steps.flatMap((s) => s.lit).filter((id) => boxes[id]);
-  order.forEach((id) => {
-    const g = groups.get(id);
-    if (!g) return;
-    g.setAttribute("tabindex", "-1"); g.setAttribute("role", "img"); g.setAttribute("aria-label", boxes[id].text);
-    g.addEventListener("pointerenter", () => emit("highlight", { keys: boxes[id].keys, from: "picture" }));
-    g.addEventListener("pointerleave", () => emit("highlight", { keys: [], from: "picture" }));
-    g.addEventListener("focus", () => emit("highlight", { keys: boxes[id].keys, from: "picture" }));
-    g.addEventListener("blur", () => emit("highlight", { keys: [], from: "picture" }));
-  });
+  function wire({ order, groups, boxes, inside }) {
+    for (const id of order) {
+      const g = groups.get(id);
+      if (!g) continue;
+      const leads = inside.get(id) ?? inside.get(id.slice(1));
+      const lit = () => emit("highlight", { keys: boxes[id].keys, from: "picture" }), dark = () => emit("highlight", { keys: [], from: "picture" });
+      g.setAttribute("tabindex", "-1"); g.setAttribute("role", leads === undefined ? "img" : "button");
+      g.setAttribute("aria-label", boxes[id].text + (leads === undefined ? "" : "; Enter opens it"));
+      g.addEventListener("pointerenter", lit); g.addEventListener("pointerleave", dark);
+      g.addEventListener("focus", lit); g.addEventListener("blur", dark);
+      if (leads === undefined) continue;
+      g.classList.add("gp-opens");
+      mark(g);
+      g.addEventListener("click", () => { if (!drag?.moved) open(leads); });
+      g.addEventListener("keydown", (e) => { if (e.key === "Enter") { open(leads); e.preventDefault(); e.stopPropagation(); } });
+    }
+  }
+  /** A small sign in the corner of a box that can be opened. */
+  function mark(g) {
+    const edge = g.querySelector("rect");
+    if (!edge) return;
+    const [x, y, w] = ["x", "y", "width"].map((a) => Number(edge.getAttribute(a))), sign = document.createElementNS(NS, "path");
+    const [cx, cy] = [x + w - 1, y + 1];
+    const disc = `M${cx - 8},${cy}a8,8 0 1,0 16,0a8,8 0 1,0 -16,0z`;
+    sign.setAttribute("d", `${disc}M${cx - 4},${cy}h8M${cx},${cy - 4}v8`);
+    sign.setAttribute("class", "gp-sign");
+    g.append(sign);
+  }
   on("highlight", ({ keys: lit }) => {
-    const wanted = new Set(lit);
+    const wanted = new Set(lit), { groups, boxes } = now;
     const exact = [...wanted].some((k) => k.startsWith("node:"));
     for (const [id, g] of groups)
       if (boxes[id]) g.classList.toggle("gp-kin", boxes[id].keys.some((k) => wanted.has(k) && (!exact || k.startsWith("node:"))));
   });
-  let walked = -1;
   function walk(by) {
-    walked = (walked + by + order.length) % order.length;
-    const id = order[walked];
-    if (when.get(id) > at) show(when.get(id));
+    const { order, when, groups } = now;
+    now.walked = (now.walked + by + order.length) % order.length;
+    const id = order[now.walked];
+    if (when.get(id) > now.at) show(when.get(id));
     reveal(groups.get(id));
     groups.get(id).focus({ preventScroll: true });
   }
@@ -152,13 +182,14 @@
   function reveal(g) {
     const { r, scale, left, top } = frame(), b = g.getBBox();
     const inside = b.x >= left && b.y >= top && b.x + b.width <= left + r.width * scale && b.y + b.height <= top + r.height * scale;
+    const { seen } = now;
     if (!inside) look([b.x + b.width / 2 - seen[2] / 2, b.y + b.height / 2 - seen[3] / 2, seen[2], seen[3]]);
   }
 
   // --- search
   let hits = [], hit = 0;
   function search(words) {
-    const wanted = words.trim().toLowerCase();
+    const wanted = words.trim().toLowerCase(), { order, boxes, groups } = now;
     hits = wanted ? order.filter((id) => (boxes[id].title + "\n" + boxes[id].text).toLowerCase().includes(wanted)) : [];
     for (const id of order) groups.get(id)?.classList.toggle("gp-hit", hits.includes(id));
     hit = 0;
@@ -166,15 +197,16 @@
     if (hits.length) point();
   }
   function point() {
+    const { order, groups, when, boxes } = now;
     for (const id of order) groups.get(id)?.classList.toggle("gp-here", id === hits[hit]);
     $("hits").textContent = `${hit + 1} / ${hits.length}`;
-    if (when.get(hits[hit]) > at) show(when.get(hits[hit]));
+    if (when.get(hits[hit]) > now.at) show(when.get(hits[hit]));
     reveal(groups.get(hits[hit]));
     announce(boxes[hits[hit]].text);
   }
   function clearSearch() {
     $("search").value = ""; search("");
-    for (const id of order) groups.get(id)?.classList.remove("gp-here");
+    for (const id of now.order) now.groups.get(id)?.classList.remove("gp-here");
   }
   $("search").oninput = () => search($("search").value);
   $("search").addEventListener("keydown", (e) => {
@@ -185,8 +217,8 @@
   key("/", "find: Enter goes on to the next, Esc leaves", () => $("search").focus());
 
   // --- frames of scopes: a lid folds what is inside
-  const NS = "http://www.w3.org/2000/svg";
-  for (const [id, g] of groups) {
+  function frames({ svg, groups, order }) {
+    for (const [, g] of groups) {
     if (!g.classList.contains("cluster")) continue;
     const edge = g.querySelector("rect"), name = g.querySelector("text");
     const [x, y, w, h] = ["x", "y", "width", "height"].map((a) => Number(edge.getAttribute(a)));
@@ -215,12 +247,60 @@
     name.addEventListener("click", () => { if (!drag?.moved) fold(); });
     lid.addEventListener("click", () => { if (!drag?.moved) fold(); });
     g.addEventListener("keydown", (e) => { if (e.key === "Enter") { fold(); e.preventDefault(); e.stopPropagation(); } });
+   }
   }
   key("f", "fold all frames, or open all", () => {
-    const lids = [...svg.querySelectorAll(".gp-lid")], folded = lids.some((l) => !l.classList.contains("gp-folded"));
+    const { svg } = now, lids = [...svg.querySelectorAll(".gp-lid")], folded = lids.some((l) => !l.classList.contains("gp-folded"));
     lids.forEach((l) => l.classList.toggle("gp-folded", folded));
     svg.querySelectorAll(".cluster").forEach((g) => g.setAttribute("aria-expanded", String(!folded)));
   });
+
+  // --- into a collapsed box and out again
+  const made = new Map([[-1, first]]);
+  function open(number) {
+    if (!made.has(number)) {
+      const d = details[number], svg = document.importNode(new DOMParser().parseFromString(d.svg, "image/svg+xml").documentElement, true);
+      svg.querySelectorAll("[id]").forEach((e) => { e.id = `${prefix}d${number}` + e.id; });
+      svg.setAttribute("aria-labelledby", svg.getAttribute("aria-labelledby").split(" ").map((i) => `${prefix}d${number}` + i).join(" "));
+      made.set(number, sheet(svg, d.steps, d.boxes, number));
+    }
+    const before = now, fresh = made.get(number);
+    clearSearch(); stop();
+    emit("highlight", { keys: [], from: "picture" });
+    const came = new Set();  // boxes through which one has come
+    for (let k = before.number; k >= 0; k = details[k].parent) came.add(`${details[k].parent}/${details[k].box}`);
+    now = fresh;
+    $("pic").replaceChildren(now.svg);
+    if (!now.wired) { now.wired = true; wire(now); frames(now); now.at = now.steps.length - 1; }
+    fit(); trail(); show(now.at);
+    const back = [...now.inside].find(([box]) => came.has(`${number}/${box}`));
+    (back ? now.groups.get(back[0]) : stage).focus({ preventScroll: true });
+    root.classList.toggle("gp-inside", now !== first);
+    emit("sheet", { detail: number });
+    announce(number < 0 ? "The whole graph" : `Inside of ${details[number].title}`);
+  }
+  /** Where one is: the whole, and the boxes on the way in; each leads back out. */
+  function trail() {
+    const path = [];
+    for (let k = now.number; k >= 0; k = details[k].parent) path.unshift(k);
+    const nav = $("trail");
+    nav.hidden = !path.length;
+    nav.replaceChildren(...[-1, ...path].map((k) => {
+      const b = document.createElement("button");
+      b.textContent = k < 0 ? root.querySelector("h1").textContent : details[k].title;
+      if (k === now.number) b.setAttribute("aria-current", "location"); else b.onclick = () => open(k);
+      return b;
+    }));
+  }
+  const leave = () => { if (now !== first) open(details[now.number].parent); };
+  if (details.length) {
+    key("o", "open the box that is looked at, or the step's own", () => {
+      const at = [...now.groups].find(([, g]) => g === document.activeElement)?.[0];
+      const id = [at, ...now.steps[now.at].lit].find((i) => i && (now.inside.has(i) || now.inside.has(i.slice(1))));
+      if (id) open(now.inside.get(id) ?? now.inside.get(id.slice(1)));
+    });
+    key("u", "out of it again (Esc too)", leave);
+  }
 
   // --- theme and help
   function setTheme(name) { root.dataset.theme = name; $("theme").value = name; emit("theme", { name }); }
@@ -237,12 +317,12 @@
   }
   $("ask").onclick = toggleHelp; $("close").onclick = toggleHelp;
   key("?", "this help", toggleHelp);
-  keys.set("Escape", () => { if (!root.querySelector(".gp-help").hidden) toggleHelp(); });
+  keys.set("Escape", () => { if (!root.querySelector(".gp-help").hidden) toggleHelp(); else leave(); });
 
   // --- panes
   const page = {
-    root, prefix, steps, boxes, reduced, on, emit, announce, key, setStep: show, step: () => at, svg: () => svg,
-    box: (id) => groups.get(id),
+    root, prefix, steps, boxes, reduced, on, emit, announce, key, setStep: (k) => { if (now !== first) open(-1); show(k); },
+    step: () => first.at, svg: () => first.svg, box: (id) => first.groups.get(id), inside: () => now !== first,
   };
   const scripts = {/*PANES*/};
   const side = $("side");
@@ -296,6 +376,8 @@
     if ((typing && e.key !== "Escape") || pressed) return;
     e.preventDefault(); act();
   });
+  first.wired = true;
+  wire(first); frames(first);
   fit();
   show(0);
 })();
