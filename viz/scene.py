@@ -297,7 +297,7 @@ def _grid(cells: Cells, x: float, y: float, theme: Theme) -> Grid:
     return Grid(x, y, side, rows, theme.cluster, "heat map of the values")
 
 
-_STEPS = 8  # shades on either side of 0: few, so that cells of one shade are one path
+SHADES = 8  # shades on either side of 0: few, so that cells of one shade are one path
 
 
 def signed_colour(value: float, theme: Theme) -> str:
@@ -307,7 +307,7 @@ def signed_colour(value: float, theme: Theme) -> str:
     >>> signed_colour(0.0, LIGHT), signed_colour(1.0, LIGHT), signed_colour(-1.0, LIGHT)
     ('#ffffff', '#d55e00', '#0072b2')
     """
-    share = min(abs(round(value * _STEPS) / _STEPS), 1.0)
+    share = min(abs(round(value * SHADES) / SHADES), 1.0)
     end = theme.positive if value > 0 else theme.negative
     if end.startswith("var("):
         return f"color-mix(in srgb, {end} {share * 100:.4g}%, {theme.background})"  # mixed by the style sheet

@@ -115,6 +115,65 @@ def test_gradient_steps_are_those_of_the_compiler(browser: Any, tmp_path: Path) 
     assert page.locator(".gp-live-curve polyline").count() == 1 and page.trouble == []
 
 
+def pictured(page: Any) -> dict[str, Any]:
+    """Colours of heat maps, widths of lines, sizes of arrow heads and tooltips, by box or edge."""
+    return dict(page.evaluate("""() => {
+      const of = (g) => g.id.slice(g.id.indexOf('-') + 1), found = {heat: {}, width: {}, head: {}, line: {}, tip: {}};
+      for (const g of document.querySelectorAll('.gp-pic svg > g[id]')) {
+        g.querySelectorAll('[shape-rendering]').forEach((m, k) => {
+          found.heat[of(g) + k] = [...m.querySelectorAll('path')]
+            .flatMap((p) => p.getAttribute('d').split('M').slice(1).map((d) => [...d.split(/[h ]/).slice(0, 2).map(Number), p.getAttribute('fill')]))
+            .sort((a, b) => a[1] - b[1] || a[0] - b[0]).map((c) => c[2]);
+        });
+        const title = g.querySelector('title');
+        if (title) found.tip[of(g)] = title.textContent.split('\\n').filter((l) => /^(value|gradient):/.test(l));
+        if (!g.classList.contains('edge-backward')) continue;
+        const line = g.querySelector('path'), head = g.querySelector('polygon');
+        found.width[of(g)] = [line.getAttribute('stroke-width'), ...line.getAttribute('stroke-dasharray').split(' ')].map(Number);
+        const [x, y, p, q, r, s] = head.getAttribute('points').split(/[ ,]/).map(Number);
+        found.head[of(g)] = [Math.hypot(p - x, q - y), Math.hypot(r - x, s - y)];
+        found.line[of(g)] = line.getAttribute('d').match(/-?[\\d.]+/g).map(Number);
+      }
+      return found;
+    }"""))
+
+
+@pytest.mark.browser
+def test_heat_maps_and_widths_are_those_of_a_fresh_picture(browser: Any, tmp_path: Path) -> None:
+    """Editing one page's numbers gives the picture that a page made with these numbers has."""
+    with graphc.seed(0):
+        x = ops.input("x", (3, 2))
+        loss = ops.mean(ops.square(nn.Dense(4, activation="tanh", name="unit")(x)) * 3.0)
+    feeds = [np.float32([[0.5, -1], [1, 0], [2, 1]]), np.float32([[-3, 0.25], [1, 0.125], [0, 7]])]
+    seen = []
+    for k, feed in enumerate(feeds):
+        graphc.page(loss, tmp_path / f"{k}.html", values={"x": feed})
+    for k in (0, 1):
+        page = opened(browser, tmp_path / f"{k}.html", reduced_motion="reduce")
+        seen.append(pictured(page))
+        if k == 0:
+            for number_, value in enumerate(feeds[1].reshape(-1)):
+                page.get_by_label(f"x, element {number_ + 1}", exact=True).fill(str(value))
+            edited = pictured(page)
+            page.click(".gp-live-reset")
+            reset = pictured(page)
+        assert page.trouble == []
+        page.close()
+    first, fresh = seen
+    assert first["heat"] != fresh["heat"] and first["width"] != fresh["width"]
+    assert edited["heat"] == fresh["heat"] and reset["heat"] == first["heat"]
+    for now, want in ((edited, fresh), (reset, first)):
+        assert now["tip"].keys() == want["tip"].keys()
+        for box, lines in want["tip"].items():
+            told = [[float(v) for v in re.findall(r"-?\d[\d.]*(?:e-?\d+)?", " ".join(t).replace("−", "-"))] for t in (now["tip"][box], lines)]
+            assert told[0] == pytest.approx(told[1], rel=1e-2, abs=1e-6), box
+    for now, want in ((edited, fresh), (reset, first)):
+        for kind in ("width", "head") if want is fresh else ("width", "head", "line"):
+            assert now[kind].keys() == want[kind].keys()
+            for edge, numbers in want[kind].items():
+                assert now[kind][edge] == pytest.approx(numbers, abs=0.06), (kind, edge)
+
+
 def test_no_pane_without_values_or_for_large_models(tmp_path: Path) -> None:
     graphc.page(scalar(), tmp_path / "a.html")
     x = ops.input("x", (64, 64))

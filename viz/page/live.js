@@ -22,11 +22,13 @@
     return (v < 0 ? "−" : "") + text;
   }
   function summary(a) {
-    const all = Array.from(a, Number), finite = all.filter(Number.isFinite);
+    const all = Array.from(a, Number), finite = all.filter(Number.isFinite), bad = all.length - finite.length;
+    if (!all.length) return "no elements";
+    if (a instanceof Uint8Array) return `${all.reduce((s, v) => s + v, 0)} of ${all.length} true`;
     if (!finite.length) return "nothing finite";
     const mean = finite.reduce((s, v) => s + v, 0) / finite.length;
     const spread = Math.sqrt(finite.reduce((s, v) => s + (v - mean) ** 2, 0) / finite.length);
-    return `mean ${number(mean)} ± ${number(spread)}   ${number(Math.min(...finite))} … ${number(Math.max(...finite))}`;
+    return (bad ? `${bad} not finite!  ` : "") + `mean ${number(mean)} ± ${number(spread)}   ${number(Math.min(...finite))} … ${number(Math.max(...finite))}`;
   }
   /** Other words in a text that stays in the middle of where it was. */
   function write(element, text) {
@@ -38,6 +40,84 @@
     element.textContent = text;
   }
   const short = (a) => (a.length === 1 ? number(a[0]) : `‖·‖ ${number(Math.hypot(...Array.from(a, Number)), 2)}`);
+
+  // --- heat maps: as in the picture, blocks of a large tensor averaged, 0 in the middle of the colours
+  /** Where `n` rows are cut into `parts`: the first ones take one more each. */
+  function cuts(n, parts) {
+    const at = [0];
+    for (let k = 0; k < parts; k++) at.push(at[k] + Math.floor(n / parts) + (k < n % parts ? 1 : 0));
+    return at;
+  }
+  function heat(a, shape) {
+    let columns = shape[shape.length - 1], rows = shape.length > 1 ? a.length / columns : 1;
+    if (columns === 1) [rows, columns] = [1, rows];
+    const value = (i, k) => { const v = Number(a[i * columns + k]); return Number.isFinite(v) ? v : 0; };
+    const down = cuts(rows, Math.min(data.cells, rows)), along = cuts(columns, Math.min(2 * data.cells, columns));
+    const cells = down.slice(1).map((end, i) => along.slice(1).map((stop, k) => {
+      let sum = 0;
+      for (let r = down[i]; r < end; r++) for (let c = along[k]; c < stop; c++) sum += value(r, c);
+      return sum / ((end - down[i]) * (stop - along[k]));
+    }));
+    const top = Math.max(...cells.flat().map(Math.abs));
+    return cells.map((row) => row.map((v) => Math.round((top > 0 ? v / top : v) * 1000) / 1000));
+  }
+  const even = (v) => { const r = Math.round(v); return Math.abs(v % 1) === 0.5 && r % 2 ? r - 1 : r; };  // halves to the even one
+  function shade(v) {
+    const share = Math.min(Math.abs(even(v * data.shades) / data.shades), 1) * 100;
+    return `color-mix(in srgb, var(--gp-${v > 0 ? "positive" : "negative"}) ${+share.toPrecision(4)}%, var(--gp-background))`;
+  }
+  function fill(g, cells) {
+    const edge = g.querySelector("rect"), [x, y, width] = ["x", "y", "width"].map((n) => Number(edge.getAttribute(n)));
+    const side = width / cells[0].length, n = (v) => String(+v.toFixed(2)), paths = new Map();
+    cells.forEach((row, i) => row.forEach((v, k) => {
+      const colour = shade(v), d = `M${n(x + k * side)} ${n(y + i * side)}h${n(side)}v${n(side)}h-${n(side)}z`;
+      paths.set(colour, (paths.get(colour) ?? "") + d);
+    }));
+    g.replaceChildren(...[...paths].map(([colour, d]) => {
+      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      path.setAttribute("d", d); path.setAttribute("fill", colour);
+      return path;
+    }), edge);
+  }
+
+  // --- edges: as wide as what flows back is large
+  const drawn = new Map();  // edge -> its line, its head and how they were drawn first
+  function widen() {
+    const norms = Object.entries(data.edges).map(([id, out]) => [id, Math.hypot(...Array.from(memory[out], Number))]);
+    const logs = new Map(norms.filter(([, n]) => n > 0 && Number.isFinite(n)).map(([id, n]) => [id, Math.log(n)]));
+    const high = logs.size ? Math.max(...logs.values()) : 0, low = logs.size ? Math.min(...logs.values()) : 0, span = Math.max(high - low, Math.log(4));
+    const [thinnest, widest, stroke] = data.widths;
+    for (const [id] of norms) {
+      const share = logs.has(id) ? Math.max((logs.get(id) - high) / span + 1, 0) : 0;
+      draw(id, Math.max(stroke * (thinnest + (widest - thinnest) * share), 0.5));
+    }
+  }
+  /** The line, its dashes and its head for a width; the head's tip stays where it is. */
+  function draw(id, w) {
+    const g = page.box(id);
+    if (!g) return;
+    if (!drawn.has(id)) {
+      const line = g.querySelector(":scope > path"), head = g.querySelector(":scope > polygon");
+      const points = head.getAttribute("points").split(" ").map((p) => p.split(",").map(Number));
+      drawn.set(id, { line, head, points, width: Number(line.getAttribute("stroke-width")) / 1.1, route: line.getAttribute("d").match(/-?[\d.]+/g).map(Number) });
+    }
+    const { line, head, points, width, route } = drawn.get(id), n = (v) => String(+v.toFixed(2));
+    const grown = (5.5 + 2 * w) / (5.5 + 2 * width), [tip] = points, along = [points[1][0] + points[2][0], points[1][1] + points[2][1]];
+    const shift = [0, 1].map((k) => (along[k] / 2 - tip[k]) * 0.85 * (grown - 1)), last = route.length - 4;
+    const moved = route.map((v, k) => (k >= last ? v + shift[k % 2] : v));
+    const pairs = moved.reduce((all, v, k) => (k % 2 ? all : [...all, `${n(v)},${n(moved[k + 1])}`]), []);
+    line.setAttribute("d", `M${pairs[0]} C${pairs.slice(1).join(" ")}`);
+    line.setAttribute("stroke-width", n(w * 1.1)); line.setAttribute("stroke-dasharray", `${n(7 + w)} ${n(3 + w)}`);
+    head.setAttribute("points", points.map((p) => p.map((v, k) => n(tip[k] + (v - tip[k]) * grown)).join(",")).join(" "));
+  }
+  /** What a box's tooltip says of its number. */
+  function retell(id, a) {
+    const kind = id.startsWith("g") ? "gradient" : "value", text = `${kind}: ${program.buffers[data.boxes[id][0].out].shape.length ? summary(a) : number(a[0], 6)}`;
+    const title = page.box(id).querySelector(":scope > title");
+    if (title) title.textContent = title.textContent.replace(new RegExp(`^${kind}: .*$`, "m"), () => text);
+    page.boxes[id].text = page.boxes[id].text.replace(new RegExp(`^${kind}: .*$`, "m"), () => text);
+    page.box(id).setAttribute("aria-label", page.boxes[id].text);
+  }
 
   // --- onto the picture
   function lineOf(id, place) {
@@ -68,8 +148,13 @@
           stand.textContent = "= " + number(a[0]);
           stand.style.display = changed ? "" : "none";
           element.style.visibility = changed ? "hidden" : "";
-        } else if (style === "cells") element.style.opacity = changed ? "0.25" : "";
+        } else if (style === "cells") fill(element, heat(a, program.buffers[out].shape));
       }
+    for (const [id, lines] of Object.entries(data.boxes)) {
+      const shown = lines.find((l) => l.style !== "formula");
+      if (shown && memory[shown.out]) retell(id, memory[shown.out]);
+    }
+    widen();
     for (const [id, out] of Object.entries(data.edges)) {
       const label = page.box(id)?.querySelector("text");
       if (label) write(label, short(memory[out]));
@@ -83,6 +168,9 @@
     const now = lit.flatMap((id) => data.boxes[id].filter((r) => r.style === "value").map((r) => `${page.boxes[id].title} = ${number(memory[r.out][0], 4)}`));
     page.root.querySelector(".gp-say").textContent = data.say[k] + (now.length ? `  Now: ${now.join(", ")}.` : "");
   }
+  page.on("sheet", ({ detail }) => {
+    $("inner").hidden = !(changed && detail >= 0);
+  });
   page.on("step", ({ index }) => sentence(index));
 
   // --- computing
@@ -129,14 +217,14 @@
   const refill = () => fieldInputs.forEach(([input, f, k]) => { input.value = String(+Number(memory[f.buffer][k]).toPrecision(6)); });
   $("reset").onclick = () => {
     for (const f of data.fields) memory[f.buffer].set(start[f.buffer]);
-    curve = []; draw(); refill(); compute(); page.setStep(page.step());
+    curve = []; drawCurve(); refill(); compute(); page.setStep(page.step());
   };
 
   // --- gradient descent
   let curve = [];
   const moved = data.fields.filter((f) => f.gradient && f.parameter && f.kind === "float");
   $("descent").hidden = !moved.length;
-  function draw() {
+  function drawCurve() {
     const svg = $("curve"), NS = "http://www.w3.org/2000/svg";
     svg.replaceChildren();
     if (curve.length < 2) return;
@@ -154,7 +242,7 @@
     moved.forEach((f, m) => steps[m].forEach((g, k) => { memory[f.buffer][k] -= rate * g; }));
     refill(); compute();
     curve.push(Number(memory[data.loss][0]));
-    draw();
+    drawCurve();
   };
   program.run(memory);
   if (data.loss) $("result").textContent = `loss = ${number(memory[data.loss][0], 6)}`;

@@ -22,7 +22,10 @@ from graphc.ops.declare import placeholder
 from graphc.specialise import specialise_nodes
 from graphc.types import TensorType
 from viz.page.pane import Context, Pane
+from viz.scene import SHADES
 from viz.steps import steps_of
+from viz.theme import VARIABLES
+from viz.values import CELLS, THINNEST, WIDEST
 from viz.view import View
 
 MOST = 2_000  # elements of inputs and parameters that are edited in a page
@@ -52,6 +55,7 @@ def pane(context: Context) -> Pane | None:
         '<label>Learning rate <input class="gp-live-rate" type="number" value="0.1" step="0.05"></label> '
         '<button class="gp-live-step">Gradient step</button>'
         '<svg class="gp-live-curve" role="img" aria-label="The loss, step by step"></svg></div>'
+        '<p class="gp-live-inner" hidden>The picture inside shows the numbers that the page was made with.</p>'
         '<button class="gp-live-reset">Reset</button>'
     )
     return Pane("live", "Live values", html, data, code)
@@ -99,7 +103,8 @@ def _made(
     told = [s.sentence for s in steps_of(_without_values(context))]
     lines = {box: len(context.diagram.boxes[box].lines) for box in boxes}
     data = {"fields": fields, "boxes": boxes, "count": lines, "edges": edges, "say": told,
-            "loss": "out.loss" if loss is not None else ""}  # fmt: skip
+            "loss": "out.loss" if loss is not None else "", "cells": CELLS, "shades": SHADES,
+            "widths": [THINNEST, WIDEST, VARIABLES.stroke]}  # fmt: skip
     return data, printer.program_source(loops)
 
 

