@@ -73,13 +73,15 @@ VARIABLES = replace(LIGHT, name="variables", **_VARIABLES)  # coloured by a styl
 def style_sheet(selector: str) -> str:
     """The colours of every theme as CSS variables: ``selector[data-theme=dark]{--gp-background:#16181D;...}``.
 
-    A drawing with the theme :data:`VARIABLES` takes its colours from them.
+    A drawing with the theme :data:`VARIABLES` takes its colours from them. On paper a dark one is light.
     """
-    rules = []
-    for theme in THEMES.values():
-        colours = ";".join(f"--gp-{n.replace('_', '-')}:{getattr(theme, n)}" for n in COLOURS)
-        rules.append(f"{selector}[data-theme={theme.name}]{{{colours};--gp-stroke:{theme.stroke / LIGHT.stroke:.3g}}}")
-    return "\n".join(rules)
+    rules = [f"{selector}[data-theme={theme.name}]{{{_variables(theme)}}}" for theme in THEMES.values()]
+    return "\n".join([*rules, f"@media print{{{selector}[data-theme=dark]{{{_variables(LIGHT)};color-scheme:light}}}}"])
+
+
+def _variables(theme: Theme) -> str:
+    colours = ";".join(f"--gp-{n.replace('_', '-')}:{getattr(theme, n)}" for n in COLOURS)
+    return f"{colours};--gp-stroke:{theme.stroke / LIGHT.stroke:.3g}"
 
 
 def theme_of(name: str) -> Theme:

@@ -166,7 +166,7 @@
     if (!changed || page.inside() || page.root.classList.contains("gp-asking")) return;
     const lit = page.steps[k].lit.filter((id) => data.boxes[id]);
     const now = lit.flatMap((id) => data.boxes[id].filter((r) => r.style === "value").map((r) => `${page.boxes[id].title} = ${number(memory[r.out][0], 4)}`));
-    page.root.querySelector(".gp-say").textContent = data.say[k] + (now.length ? `  Now: ${now.join(", ")}.` : "");
+    page.tell(data.say[k] + (now.length ? `  Now: ${now.join(", ")}.` : ""));
   }
   page.on("sheet", ({ detail }) => {
     $("inner").hidden = !(changed && detail >= 0);

@@ -40,6 +40,17 @@
     what.textContent = text;
     help.append(term, what);
   }
+  /** A sentence: what Unicode bars letter by letter has one line over it. */
+  function tell(element, text) {
+    const parts = text.split(/((?:[^\u0305]\u0305)+)/).map((part, k) => {
+      if (k % 2 === 0) return part;
+      const barred = document.createElement("span");
+      barred.className = "gp-over";
+      barred.textContent = part.replaceAll("\u0305", "");
+      return barred;
+    });
+    element.replaceChildren(...parts);
+  }
   const announce = (text) => { $("live").textContent = text; };
 
   // --- steps
@@ -55,7 +66,7 @@
       g.classList.toggle("gp-hide", quiz && steps[step].side === "backward" && (step > at || (step === at && hidden)));
     }
     root.classList.toggle("gp-asking", hidden);
-    $("say").textContent = hidden ? "What flows back here? Press Enter for the answer." : steps[at].say;
+    tell($("say"), hidden ? "What flows back here? Press Enter for the answer." : steps[at].say);
     $("scrub").max = steps.length - 1;
     $("scrub").value = at;
     $("scrub").setAttribute("aria-valuetext", `step ${at + 1} of ${steps.length}`);
@@ -63,7 +74,8 @@
     $("prev").disabled = at === 0;
     $("next").disabled = at === steps.length - 1;
     if (at === steps.length - 1) stop();
-    if (!timer) announce($("say").textContent);
+    if (!timer) announce(hidden ? $("say").textContent : steps[at].say);
+    if (following) follow();
     if (now === first) emit("step", { index: at, side: steps[at].side, hidden });
   }
   function stop() {
@@ -108,7 +120,37 @@
     const [cx, cy] = [x ?? seen[0] + seen[2] / 2, y ?? seen[1] + seen[3] / 2];
     look([cx - (cx - seen[0]) / f, cy - (cy - seen[1]) / f, seen[2] / f, seen[3] / f]);
   }
-  const fit = () => look([...now.whole]);
+  const fit = () => { cancelAnimationFrame(moving); look([...now.whole]); };
+  /** Bring what is computed now into view, large enough to be read; where the whole is, show that. */
+  let following = false, moving = 0;
+  function follow() {
+    const { groups, boxes, steps, at, whole, svg, seen } = now, r = svg.getBoundingClientRect();
+    const lit = steps[at].lit.filter((id) => boxes[id]).map((id) => groups.get(id)?.getBBox()).filter(Boolean);
+    if (!lit.length || !r.width || Math.max(whole[2] / r.width, whole[3] / r.height) < 1.2) return glide([...whole]);
+    const left = Math.min(...lit.map((b) => b.x)), right = Math.max(...lit.map((b) => b.x + b.width));
+    const top = Math.min(...lit.map((b) => b.y)), bottom = Math.max(...lit.map((b) => b.y + b.height));
+    const scale = Math.max(0.9, (right - left) * 1.2 / r.width, (bottom - top) * 1.2 / r.height), [w, h] = [r.width * scale, r.height * scale];
+    glide([(left + right - w) / 2, (top + bottom - h) / 2, w, h], seen);
+  }
+  function glide(to, from = now.seen) {
+    cancelAnimationFrame(moving);
+    if (reduced) return look(to);
+    const start = performance.now(), sheet = now;
+    const frame = (time) => {
+      const t = Math.min(1, (time - start) / 300), ease = t * t * (3 - 2 * t);
+      if (sheet !== now) return;
+      look(to.map((v, k) => from[k] + (v - from[k]) * ease));
+      if (t < 1) moving = requestAnimationFrame(frame);
+    };
+    moving = requestAnimationFrame(frame);
+  }
+  const toggleFollow = () => {
+    following = !following;
+    $("follow").setAttribute("aria-pressed", String(following));
+    if (following) follow(); else fit();
+  };
+  $("follow").onclick = toggleFollow;
+  key("v", "the picture follows the steps, large enough to be read", toggleFollow);
   const pan = (dx, dy) => { const { seen } = now; look([seen[0] + dx * seen[2], seen[1] + dy * seen[3], seen[2], seen[3]]); };
   $("in").onclick = () => zoom(1.25); $("out").onclick = () => zoom(0.8); $("fit").onclick = fit;
   key("+ - 0", "zoom in, zoom out, fit", () => {});
@@ -321,7 +363,7 @@
 
   // --- panes
   const page = {
-    root, prefix, steps, boxes, reduced, on, emit, announce, key, setStep: (k) => { if (now !== first) open(-1); show(k); },
+    root, prefix, steps, boxes, reduced, on, emit, announce, key, tell: (text) => tell($("say"), text), setStep: (k) => { if (now !== first) open(-1); show(k); },
     step: () => first.at, svg: () => first.svg, box: (id) => first.groups.get(id), inside: () => now !== first,
   };
   const scripts = {/*PANES*/};
