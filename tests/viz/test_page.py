@@ -93,11 +93,11 @@ def test_keys_and_buttons(browser: Any, tmp_path: Path) -> None:
     def says() -> str:
         return str(page.inner_text(".gp-say"))
 
-    assert at() == 0 and says() == told[0].sentence
+    assert at() == 0 and says() == told[0].sentence.replace("\u0305", "")
     page.keyboard.press("ArrowRight")
-    assert at() == 1 and says() == told[1].sentence and seen(page, told[1].boxes[0]) and not seen(page, told[-1].boxes[-1])
+    assert at() == 1 and says() == told[1].sentence.replace("\u0305", "") and seen(page, told[1].boxes[0]) and not seen(page, told[-1].boxes[-1])
     page.keyboard.press("End")
-    assert at() == len(told) - 1 and says() == told[-1].sentence and seen(page, told[-1].boxes[-1])
+    assert at() == len(told) - 1 and says() == told[-1].sentence.replace("\u0305", "") and seen(page, told[-1].boxes[-1])
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Home")
     assert at() == 0
@@ -106,7 +106,7 @@ def test_keys_and_buttons(browser: Any, tmp_path: Path) -> None:
     page.click(".gp-prev")
     assert at() == 1
     page.fill(".gp-scrub", "4")
-    assert at() == 4 and says() == told[4].sentence
+    assert at() == 4 and says() == told[4].sentence.replace("\u0305", "")
     page.focus(".gp-scrub")
     page.keyboard.press("?")
     assert page.is_visible(".gp-help")
@@ -133,11 +133,11 @@ def test_a_quiz_hides_the_answer_until_it_is_asked_for(browser: Any, tmp_path: P
     assert "0.964" not in page.inner_text(".gp-say") and not seen(page, told[back].boxes[0])
     page.locator(".gp").focus()
     page.keyboard.press("Enter")
-    assert page.inner_text(".gp-say") == told[back].sentence and seen(page, told[back].boxes[0])
+    assert page.inner_text(".gp-say") == told[back].sentence.replace("\u0305", "") and seen(page, told[back].boxes[0])
     page.click(".gp-next")
-    assert page.inner_text(".gp-say") != told[back + 1].sentence
+    assert page.inner_text(".gp-say") != told[back + 1].sentence.replace("\u0305", "")
     page.click(".gp-say")
-    assert page.inner_text(".gp-say") == told[back + 1].sentence
+    assert page.inner_text(".gp-say") == told[back + 1].sentence.replace("\u0305", "")
     page.click(".gp-quiz")
     assert page.get_attribute(".gp-quiz", "aria-pressed") == "false" and page.trouble == []
 
