@@ -57,7 +57,7 @@ def _outlines(latex: str, size: float) -> tuple[tuple[str, ...], tuple[float, fl
     before = ziamath.config.svg2
     ziamath.config.svg2 = False  # outlines in place instead of shared symbols, whose ids would clash on a page
     try:
-        tree = ET.fromstring(ziamath.Latex(latex, size=size).svg())
+        tree = ET.fromstring(ziamath.Math(_mathml(latex), size=size).svg())
         paths = tuple(p for element in tree.iter() for p in _path_of(element))
         left, top, width, height = (float(v) for v in tree.attrib["viewBox"].split())
     except Exception:  # a parser of a language this large fails in many ways; the Unicode form is always there
@@ -67,6 +67,29 @@ def _outlines(latex: str, size: float) -> tuple[tuple[str, ...], tuple[float, fl
     if not paths:
         return None
     return paths, (left, top, width, height)
+
+
+_ALONE = ("mi", "mn", "mrow", "mover", "msub", "mfrac")  # not operators: a row around one takes away its spaces
+
+
+def _mathml(latex: str) -> ET.Element:
+    """The formula as MathML without rows around one thing: the setter sets what is in a row twice, so nested rows cost 2^depth."""
+    from ziamath.tex import tex2mml
+
+    math = ET.fromstring(tex2mml(latex, inline=False))
+    for element in [math, *math.iter()]:
+        for place, child in enumerate(list(element)):
+            while _name(child) == "mrow" and len(child) == 1 and not child.attrib and _name(child[0]) in _ALONE:
+                child = child[0]
+            element[place] = child
+    rows = list(math)
+    if len(rows) == 1 and _name(rows[0]) == "mrow" and not rows[0].attrib:
+        math[:] = list(rows[0])
+    return math
+
+
+def _name(element: ET.Element) -> str:
+    return element.tag.rpartition("}")[2]
 
 
 @lru_cache(maxsize=4096)

@@ -30,7 +30,7 @@ from viz.view import View, build_view, short_name
 
 MOST_DETAILS = 40
 MOST_NODES = 6_000  # that all details stand for together
-FORMULAS = 150  # nodes whose formulas are set, in all details together: a formula takes longer than its box
+FORMULAS = 80  # nodes whose formulas are set, in all details together: a formula takes longer than its box
 CHARACTERS = 1_200_000
 
 
