@@ -60,6 +60,7 @@ _EXPORTS: dict[str, str] = {
     "draw_roofline": "viz",
     "export": "viz",
     "page": "viz",
+    "plots": "viz",
     "slides": "viz",
 }
 _ALIASES = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u32": "uint32"}

@@ -6,6 +6,7 @@
 True
 """
 
+from viz import plots
 from viz.arena import draw_arena
 from viz.engines import engine
 from viz.export import export
@@ -15,4 +16,4 @@ from viz.render import draw, to_svg
 from viz.roofline import draw_roofline
 from viz.slides import slides
 
-__all__ = ["draw", "draw_arena", "draw_roofline", "engine", "export", "page", "plot_history", "slides", "to_svg"]
+__all__ = ["draw", "draw_arena", "draw_roofline", "engine", "export", "page", "plot_history", "plots", "slides", "to_svg"]

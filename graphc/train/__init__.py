@@ -15,6 +15,11 @@ from __future__ import annotations
 
 from graphc.train.callbacks import Callback, EarlyStopping
 from graphc.train.history import History
+from graphc.train.plane import Landscape, Plane, landscape
+from graphc.train.recorder import Recorder
+from graphc.train.recurrence import through_time
 from graphc.train.trainer import Trainer
 
-__all__ = ["Callback", "EarlyStopping", "History", "Trainer"]
+__all__ = [
+    "Callback", "EarlyStopping", "History", "Landscape", "Plane", "Recorder", "Trainer", "landscape", "through_time",
+]  # fmt: skip

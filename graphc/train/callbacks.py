@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Base of callbacks; both methods do nothing until overridden. A plain function is called like ``on_epoch``."""
+    """Base of callbacks; the methods do nothing until overridden. A plain function is called like ``on_epoch``."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Before the first update of a call of ``fit``."""
+        return None
 
     def on_batch(self, trainer: Trainer, epoch: int, batch: int, values: Mapping[str, float]) -> None:
         """After each update: epoch (from 1), batch (from 1), the batch's loss and metrics."""

@@ -109,6 +109,11 @@ class Trainer:
         state = list(dict.fromkeys([*self.model, *(n.attrs["variable"] for n in graph.parameters)]))
         return compile(graph, target=self.target, threads=self.threads), state
 
+    @property
+    def steps(self) -> int:
+        """Updates made so far."""
+        return int(self._step.value)
+
     def stop(self) -> None:
         """End the run after this epoch (for callbacks)."""
         self._stopped = True
@@ -162,6 +167,8 @@ class Trainer:
         self._start(run, checkpoint, resume)
         self.history = run.history
         listeners = [as_callback(c) for c in callbacks]
+        for listener in listeners:
+            listener.on_start(self)
         with Reporter(run.batches, epochs, progress, logger) as report, deferred_interrupt() as interrupt:
             try:
                 while run.epoch < epochs and not run.stopped:
