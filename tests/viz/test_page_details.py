@@ -168,3 +168,23 @@ def test_frames_fold_inside_too(browser: Any, tmp_path: Path) -> None:
         assert page.locator(".gp-folded").count() == frames
         page.keyboard.press("u")
     assert page.trouble == []
+
+
+@pytest.mark.browser
+def test_numbers_inside_say_that_they_are_not_live(browser: Any, tmp_path: Path) -> None:
+    with graphc.seed(0):
+        net = graphc.nn.Sequential(graphc.nn.Dense(3, activation="tanh"), graphc.nn.Dense(1), name="net")
+        loss = ops.mean(ops.square(net(ops.input("x", (2, 2)))))
+    graphc.page(loss, tmp_path / "p.html", level="layers", values={"x": np.ones((2, 2), np.float32)})
+    page = opened(browser, tmp_path / "p.html", reduced_motion="reduce")
+    page.keyboard.press("End")
+    page.locator(".gp-opens").first.focus()
+    page.keyboard.press("Enter")
+    assert page.is_hidden(".gp-live-inner")
+    page.keyboard.press("u")
+    page.get_by_label("x, element 1", exact=True).fill("3")
+    page.locator(".gp-opens").first.focus()
+    page.keyboard.press("Enter")
+    assert page.is_visible(".gp-live-inner")
+    page.locator(".gp-trail button").first.click()
+    assert page.is_hidden(".gp-live-inner") and page.trouble == []

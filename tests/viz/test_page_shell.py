@@ -283,3 +283,14 @@ def test_bars_over_words_are_one_line(browser: Any, tmp_path: Path) -> None:
     page = opened(browser, tmp_path / "p.html", reduced_motion="reduce")
     page.keyboard.press("End")
     assert page.inner_text(".gp-say .gp-over") == "weight" and "\u0305" not in page.inner_text(".gp-say") and page.trouble == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1600, 1024, 700, 420])
+def test_nothing_is_cut_off_on_a_narrow_screen(browser: Any, file: Path, width: int) -> None:
+    page = opened(browser, file, reduced_motion="reduce")
+    page.set_viewport_size({"width": width, "height": 800})
+    cut = page.evaluate("""() => [...document.querySelectorAll('.gp header *, .gp footer *')].filter((e) => {
+      const r = e.getBoundingClientRect(); return e.getClientRects().length && !e.closest('.gp-live, option') && (r.left < -1 || r.right > innerWidth + 1); })
+      .map((e) => e.className)""")
+    assert cut == [] and page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1") and page.trouble == []

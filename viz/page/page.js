@@ -126,10 +126,10 @@
   function follow() {
     const { groups, boxes, steps, at, whole, svg, seen } = now, r = svg.getBoundingClientRect();
     const lit = steps[at].lit.filter((id) => boxes[id]).map((id) => groups.get(id)?.getBBox()).filter(Boolean);
-    if (!lit.length || !r.width || Math.max(whole[2] / r.width, whole[3] / r.height) < 1.2) return glide([...whole]);
+    if (!lit.length || !r.width || Math.max(whole[2] / r.width, whole[3] / r.height) < 1.3) return glide([...whole]);
     const left = Math.min(...lit.map((b) => b.x)), right = Math.max(...lit.map((b) => b.x + b.width));
     const top = Math.min(...lit.map((b) => b.y)), bottom = Math.max(...lit.map((b) => b.y + b.height));
-    const scale = Math.max(0.9, (right - left) * 1.2 / r.width, (bottom - top) * 1.2 / r.height), [w, h] = [r.width * scale, r.height * scale];
+    const scale = Math.max(1.15, (right - left) * 1.2 / r.width, (bottom - top) * 1.2 / r.height), [w, h] = [r.width * scale, r.height * scale];
     glide([(left + right - w) / 2, (top + bottom - h) / 2, w, h], seen);
   }
   function glide(to, from = now.seen) {
