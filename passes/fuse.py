@@ -31,7 +31,7 @@ from graphc.ir import Graph, Node
 from graphc.loops.index import Var
 from graphc.ops import declare
 from graphc.rewrite import Context
-from passes.access import loop_variables, own_index
+from passes.access import Minter, accesses, loop_variables, own_index
 from passes.groups import Fusion, Group, base_of, loops_of, own_cost
 from passes.inline import Plan, Planner
 
@@ -93,8 +93,11 @@ class _Fuser:
         users = self.graph.users[node]
         for user in users:
             match user.op.lowering:
-                case declare.Template() | declare.Contraction():
+                case declare.Template():
                     return True
+                case declare.Contraction():
+                    if not self.is_window(node):
+                        return True
                 case declare.Gather() if user.inputs[0] is node:
                     return True
         return len(set(users)) > 1 and not self.is_free(node)
@@ -112,6 +115,22 @@ class _Fuser:
                     for i in node.inputs
                 )
         return False
+
+    def is_window(self, node: Node) -> bool:
+        """Whether a contraction may read ``node`` where it lies: slices and transposes whose rows stay rows in memory."""
+        if node in self.must or not isinstance(node.op.lowering, declare.Movement) or not self.is_free(node):
+            return False
+        variables = loop_variables(node.type.static_shape)
+        index, mint = own_index(variables, node), Minter()
+        while isinstance(node.op.lowering, declare.Movement) and node not in self.group_of:
+            (access,) = accesses(node, index, mint)
+            node, index = access.operand, access.index
+        used = [v for i in index for v in i.variables]
+        return (
+            len(used) == len(set(used)) == sum(v.extent != 1 for v in variables)
+            and all(i.is_affine_in(v) for i in index for v in variables)
+            and index[-1].coefficient(variables[-1]) == 1
+        )
 
     # --- making a root -------------------------------------------------------------------------------------------
 
