@@ -8,7 +8,8 @@ row itself come out of one kernel.
 Rules, in the order they are applied to a node:
 
 1. Outputs, updates, operands of contractions and templates, tables of gathers are roots; so is a value with
-   several readers unless it is free to recompute.
+   several readers unless it is free to recompute. A contraction reads slices and transposes where they lie if their
+   rows are rows in memory, too (the heads of a packed query, key and value).
 2. A reduction or contraction may be inlined only where its result is read at the leading loop variables (i0, ..., ik), so
    that it is computed once; likewise an expensive value may not be computed much more often than it has elements.
 3. A root joins the group of its latest operand, or else a group with the same domain that reads the same data, when all
@@ -117,7 +118,7 @@ class _Fuser:
         return False
 
     def is_window(self, node: Node) -> bool:
-        """Whether a contraction may read ``node`` where it lies: slices and transposes whose rows stay rows in memory."""
+        """Whether a contraction reads ``node`` where it lies: slices and transposes whose rows stay rows in memory."""
         if node in self.must or not isinstance(node.op.lowering, declare.Movement) or not self.is_free(node):
             return False
         variables = loop_variables(node.type.static_shape)

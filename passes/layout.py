@@ -3,7 +3,7 @@
 What enters: a primitive graph with static shapes. What leaves: the same, where
 
 - ``matmul(transpose(a), b)`` reads ``a`` itself, through its ``transpose_a`` flag (the target's schedule copies what it must,
-  block by block, into panels);
+  block by block, into panels); where other axes change places, too, what is left of the transpose keeps rows as rows;
 - an output or update that *is* an input, a variable or another output is a copy of it, so that no two results share memory
   and none aliases an input.
 """
@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from graphc import provenance
 from graphc.ir import REGISTRY, Graph, Node
 from graphc.rewrite import Context
+
+FLAGS = ("transpose_a", "transpose_b")
 
 
 def layout(graph: Graph, context: Context) -> Graph:
@@ -29,20 +31,26 @@ def _flagged_operands(node: Node, inputs: tuple[Node, ...], context: Context) ->
 
 def _absorb_transposes(node: Node, context: Context) -> Node:
     """``matmul(transpose(a), b)`` reads ``a`` through its ``transpose_a`` flag instead."""
-    operands, flags = [], []
-    for operand, flag in zip(node.inputs, ("transpose_a", "transpose_b"), strict=True):
-        turned = node.attrs[flag]
-        swap = (*range(operand.ndim - 2), operand.ndim - 1, operand.ndim - 2)
-        while operand.op.name == "transpose" and tuple(operand.attrs["axes"]) == swap:
-            operand, turned = operand.inputs[0], not turned
-        operands.append(operand)
-        flags.append(turned)
-    if all(a is b for a, b in zip(operands, node.inputs, strict=True)):
+    read = [_rows(operand, node.attrs[flag]) for operand, flag in zip(node.inputs, FLAGS, strict=True)]
+    if all(operand is before for (operand, _, _), before in zip(read, node.inputs, strict=True)):
         return node
     with provenance.deriving("layout", "absorb transpose", (node, *node.inputs), node.primal, node.source):
-        made = node.op(*operands, transpose_a=flags[0], transpose_b=flags[1])
+        operands = [operand if axes is None else REGISTRY["transpose"](operand, axes=axes) for operand, axes, _ in read]
+        made = node.op(*operands, transpose_a=read[0][2], transpose_b=read[1][2])
     context.fire("absorb transpose", (node, *node.inputs), made)
     return made
+
+
+def _rows(operand: Node, turned: bool) -> tuple[Node, tuple[int, ...] | None, bool]:
+    """What a product reads, transposed by which axes (None: as it lies), and its flag: rows stay rows wherever they can."""
+    last = operand.ndim - 1
+    swap = (*range(last - 1), last, last - 1)
+    while operand.op.name == "transpose" and tuple(operand.attrs["axes"]) == swap:
+        operand, turned = operand.inputs[0], not turned
+    axes = tuple(operand.attrs["axes"]) if operand.op.name == "transpose" else ()
+    if len(axes) > 2 and axes[-2] == last:  # the heads of a transposed key
+        return operand.inputs[0], (*axes[:-2], axes[-1], last), not turned
+    return operand, None, turned
 
 
 def separate_results(graph: Graph, context: Context) -> Graph:

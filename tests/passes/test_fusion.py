@@ -238,6 +238,31 @@ def test_movement_and_broadcast_are_read_through(rows: int) -> None:
     check({"y": y}, {"x": array(rows, 12), "b": array(1, 12)})
 
 
+def heads(batch: int, length: int, count: int, size: int) -> tuple[list[Node], np.ndarray]:
+    """Query, key and value of every head, cut out of one packed array."""
+    packed = ops.input("packed", (batch, length, 3 * count * size))
+    split = [ops.reshape(part, (batch, length, count, size)) for part in ops.split(packed, 3, axis=-1)]
+    return [ops.transpose(part, (0, 2, 1, 3)) for part in split], array(batch, length, 3 * count * size)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2, 3), (2, 17, 3, 8), (3, 33, 2, 16), (2, 48, 4, 15)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_products_read_heads_where_they_lie(shape: tuple[int, int, int, int], threads: int) -> None:
+    (q, k, v), packed = heads(*shape)
+    scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2)))
+    outputs = {"y": ops.matmul(scores, v), "turned": ops.matmul(ops.transpose(scores, (0, 1, 3, 2)), q)}
+    assert [g.kind for g in fusion_of(outputs).groups] == ["contraction"] * 3
+    check(outputs, {"packed": packed}, threads)
+
+
+def test_products_copy_what_has_no_rows_in_memory_or_is_an_output() -> None:
+    x = ops.input("x", (6, 5, 4))
+    turned = ops.matmul(ops.transpose(x, (2, 1, 0)), ops.input("w", (4, 6, 7)))  # neighbours in its rows lie 20 apart
+    kept = ops.transpose(x, (1, 0, 2))
+    for outputs in ({"y": turned}, {"y": ops.matmul(kept, ops.input("w", (5, 4, 7))), "kept": kept}):
+        assert [g.kind for g in fusion_of(outputs).groups] == ["pointwise", "contraction"]
+
+
 def test_large_outputs_are_streamed_and_others_are_not() -> None:
     rows = LARGE // 4 // 512
     x = ops.input("x", (rows, 512))

@@ -167,6 +167,17 @@ def test_every_level_of_this_host(level: str, scalar: str) -> None:
         assert_ulp(f"{name} on {level}", x, result, exact(name, x), bound(name, scalar))
 
 
+def test_erf_where_its_two_formulas_meet_and_where_it_reaches_one(level: str) -> None:
+    """float32, every value around the bound between them and one in 23 up to where the result is 1."""
+    first, seam, last = (np.float32(x).view(np.uint32) for x in (0.5, 1.125, 4.25))
+    bits = np.concatenate([np.arange(seam - 65536, seam + 65536), np.arange(first, last, 23)]).astype(np.uint32)
+    x = bits[: len(bits) // 16 * 16].view(np.float32)
+    for signed in (x, -x):
+        result = run("erf", "f32", vector_target(level).lanes("f32"), signed, level=level)
+        assert_ulp(f"erf on {level}", signed, result, exact("erf", signed), bound("erf", "f32"))
+        assert np.abs(result).max() == 1
+
+
 @pytest.mark.parametrize("lanes", [1, 4, 16])
 @pytest.mark.parametrize("scalar", ["f32", "f64"])
 def test_every_width_gives_the_same_bits(scalar: str, lanes: int) -> None:
