@@ -86,7 +86,7 @@ def test_every_format_takes_every_name(name: str, tmp_path: Path) -> None:
     assert data is not None and json.loads(data[1])["steps"]
 
 
-@pytest.mark.parametrize("name", [NAMES[k] for k in ("script", "surrogate", "dot", "latex", "controls")])
+@pytest.mark.parametrize("name", [NAMES[k] for k in ("script", "surrogate", "controls")])
 def test_slides_and_rasters_take_every_name(name: str, tmp_path: Path) -> None:
     what = {name: ops.tanh(ops.input("x") * 2.0).named(name)}
     for suffix in ("png", "pdf"):

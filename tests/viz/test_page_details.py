@@ -11,7 +11,7 @@ import pytest
 
 import graphc
 from bench import drawing
-from graphc import ops
+from graphc import interpreter, ops
 from graphc.ir import Node
 from tests.viz.test_page import browser, opened
 from viz.gallery import classifier, transformer
@@ -71,6 +71,34 @@ def test_numbers_inside_are_those_of_the_whole() -> None:
     np.testing.assert_allclose(inner.run.gradients[result], run.gradients[relu])
     assert float(np.abs(run.gradients[relu]).sum()) > 0
     assert any(line.style == "stats" for b in inner.view.diagram.boxes.values() for line in b.lines)
+
+
+def lstm() -> Node:
+    with graphc.seed(0):
+        return ops.mean(ops.square(graphc.nn.LSTM(5)(ops.input("x", (2, 4, 3)))))
+
+
+@pytest.mark.parametrize(("build", "shape"), [(transformer, (16, 32)), (lstm, (2, 4, 3))])
+def test_what_is_inside_computes_what_the_whole_computes(build: Any, shape: tuple[int, ...]) -> None:
+    """Run on what enters it, the inner graph gives what leaves it."""
+    random = np.random.default_rng(1)
+    loss = build()
+    for p in graphc.Graph("g", {"loss": loss}).parameters:
+        p.attrs["variable"].value[...] = random.normal(size=p.shape) * 0.2
+    _, found = inside_of(loss, {"x": random.normal(size=shape).astype(np.float32)})
+    assert found
+    for d in found:
+        assert d.run is not None
+        results = interpreter.run(d.view.graph, {n.name: d.run.values[n] for n in d.view.graph.inputs})
+        for name, node in d.view.graph.outputs.items():
+            np.testing.assert_allclose(results[name], d.run.values[node], rtol=1e-5, atol=1e-6, err_msg=d.title)
+
+
+def test_stages_of_a_program_open(tmp_path: Path) -> None:
+    program = drawing.trained("MNIST MLP")
+    for stage in program.trace.stages:
+        if isinstance(stage.artifact, graphc.Graph):
+            graphc.page(stage, tmp_path / "p.html", level="layers", backward=False)
 
 
 def nested() -> Node:

@@ -58,7 +58,7 @@ class _Inner:
 
 def details(context: Context) -> list[Detail]:
     """Pictures of all collapsed boxes, breadth first, as far as the bounds go."""
-    if context.view is None or (context.program is not None and not context.view.box_of):
+    if context.view is None:
         return []
     run = _run_of(context)
     found: list[Detail] = []
