@@ -15,151 +15,40 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc import interpreter, text
 from graphc.binding import bind, check_outputs
+from graphc.compilation import Compiler, Specialisation
+from graphc.derivation import (
+    Check,
+    Options,
+    Target,
+    build_loops,
+    cpu_options,
+    cpu_vector,
+    cuda_source,
+    js_source,
+    optimise,
+    schedule,
+    schedule_for,
+)
 from graphc.errors import CompileError, GraphError
-from graphc.freeze import Snapshot, snapshot
-from graphc.freeze import freeze as freeze_parameters
-from graphc.garbage import collector_paused
-from graphc.ir import Graph, Node, Variable
-from graphc.loops.ir import Kernel, LoopProgram
+from graphc.freeze import snapshot
+from graphc.ir import Graph, Node
+from graphc.loops.ir import LoopProgram
 from graphc.loops.text import print_program
 from graphc.notebook import Pictured
 from graphc.parallelism import default_threads
-from graphc.specialise import specialise
-from graphc.structure import Structure, structure
-from graphc.trace import Observer, Stage, Trace
+from graphc.trace import Observer, Trace
 from graphc.verify import verify
-from passes import GRAPH_PIPELINE, LAYOUT, LOOPS, SPLIT
-from passes.bundle import bundle_launches
-from passes.fuse import SMALL, fuse
-from passes.inplace import in_place
-from passes.lower import lower
-from passes.memory import plan_memory, timeline
-from passes.once import is_mapped, pack_once
-from passes.pack import pack_panels
-from passes.prepack import large_constants, prepack
-from passes.rows import SCRATCH
-from passes.scans import merge_scans
-from passes.schedule import schedule_cpu
-from passes.stream import stream_outputs
+from passes import GRAPH_PIPELINE
+from passes.memory import timeline
 
 if TYPE_CHECKING:
     from graphc.profile import Profile
-    from graphc.targets.cpu.plan import Plan
-    from graphc.targets.cpu.program import CpuOptions
-    from graphc.targets.cpu.program_cache import ProgramCache
-
-Target: TypeAlias = Literal["interpreter", "cpu", "cuda"]
-Check: TypeAlias = Literal["off", "verify", "every-pass"]
-
-
-class Executable(Protocol):
-    """What a target makes of a loop program."""
-
-    @property
-    def compile_seconds(self) -> float:
-        """How long making it took."""
-        ...
-
-    @property
-    def cache(self) -> str:
-        """ "hit", or "miss: why"."""
-        ...
-
-    def run(self, arrays: Sequence[np.ndarray]) -> None:
-        """Run on arrays for the program's inputs, parameters and outputs, in the order of ``LoopProgram.role``."""
-        ...
-
-    def source(self, stage: str) -> str:
-        """Text of a stage of the target ("llvm", "asm", "cuda")."""
-        ...
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to compile; equal options share nothing but mean the same code."""
-
-    target: Target = "cpu"
-    threads: int = 1
-    check: Check = "verify"
-    cache: bool = True
-    strict: bool = False
-    fuse: bool = True
-    vector_bits: int | None = None
-    freeze: bool = False
-
-
-@dataclass(frozen=True)
-class Derived:
-    """What the passes make of a graph for one set of sizes.
-
-    Attributes:
-        graph: with sizes, before the passes. trace: their stages.
-        loops: before they are scheduled (None for the interpreter). mapped: scheduled for the cpu.
-    """
-
-    graph: Graph
-    trace: Trace
-    loops: LoopProgram | None = None
-    mapped: LoopStage | None = None
-
-    def runnable(self) -> LoopProgram:
-        """The loops that are compiled for the cpu: scheduled ones where only they say which constants there are."""
-        assert self.loops is not None
-        return self.scheduled() if large_constants(self.loops) else self.loops
-
-    def scheduled(self) -> LoopProgram:
-        """The loops mapped to vectors and threads, made once."""
-        assert self.mapped is not None
-        return self.mapped.program
-
-
-@dataclass
-class Specialisation:
-    """A program compiled for one set of sizes.
-
-    Attributes:
-        reason: why it was compiled.
-        types, results, variables: of the arrays that its code takes. graph_variables: those that the graph reads or updates.
-        cache: "hit" if it came from the cache as a whole, so that no pass has run; else "miss: " and why.
-        derive: gives what the passes make of it, at the first call if it came from the cache.
-    """
-
-    sizes: Mapping[str, int]
-    reason: str
-    derive: Callable[[], Derived]
-    cache: str = ""
-    executable: Executable | None = None
-    seconds: float = 0.0
-    types: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = field(default_factory=dict)
-    variables: list[np.ndarray] = field(default_factory=list)
-    graph_variables: tuple[Variable, ...] = ()
-    results: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = field(default_factory=list)
-    native: Any = None  # graphc.targets.cpu.step.NativeStep, where the target has one
-    call: Callable[..., Any] = field(default=lambda inputs, out=None: NotImplemented)
-
-    @property
-    def graph(self) -> Graph:
-        """The graph with its sizes, before the passes."""
-        return self.derive().graph
-
-    @property
-    def trace(self) -> Trace:
-        """The stages of the compilation."""
-        return self.derive().trace
-
-    @property
-    def loops(self) -> LoopProgram | None:
-        """The loops before they are scheduled (None for the interpreter)."""
-        return self.derive().loops
 
 
 class Program(Pictured):
@@ -183,12 +72,11 @@ class Program(Pictured):
         self.graph = graph
         self.options = options
         self._single = single
-        self._observers = list(observers)
         self._lock = threading.RLock()
         self._specialisations: dict[tuple[Any, ...], Specialisation] = {}
         self._latest: Specialisation | None = None
-        self._structure: Structure | None = None
-        self._frozen: Snapshot = snapshot(graph) if options.freeze else {}
+        frozen = snapshot(graph) if options.freeze else {}
+        self._compiler = Compiler(graph, options, single, list(observers), self._lock, frozen)
         self._call: Callable[..., Any] = lambda inputs, out=None: NotImplemented
         self._names = tuple(n.name for n in graph.inputs)
         self._expected = frozenset(self._names)
@@ -274,7 +162,7 @@ class Program(Pictured):
         with self._lock:
             found = self._specialisations.get(key)
             if found is None:
-                found = self._compile(dict(sizes))
+                found = self._compiler.compile(dict(sizes), self._reason(sizes))
                 self._specialisations[key] = found
             self._latest = found
             self._call = found.call
@@ -302,110 +190,12 @@ class Program(Pictured):
             )
         with self._lock:
             sizes = self._latest.sizes if self._latest is not None else None
-            self._frozen = snapshot(self.graph)
+            self._compiler.frozen = snapshot(self.graph)
             self._specialisations.clear()
             self._latest, self._call = None, lambda inputs, out=None: NotImplemented
             if sizes is not None:
                 self.specialise(sizes)
 
-    @collector_paused()
-    def _compile(self, sizes: dict[str, int]) -> Specialisation:
-        start = perf_counter()
-        place, why = self._place(sizes)
-        made = self._restored(place, sizes) if place is not None else None
-        if isinstance(made, str):
-            why = made
-        if not isinstance(made, Specialisation):
-            made = self._built(sizes, place, why)
-        self._connect(made)
-        made.seconds = perf_counter() - start
-        return made
-
-    def _place(self, sizes: Mapping[str, int]) -> tuple[ProgramCache | None, str]:
-        """Where the cache keeps the whole program; None, and why, where it does not."""
-        options = self.options
-        reasons = (
-            (options.target != "cpu", f"the {options.target} target is not kept"),
-            (not options.cache, "disabled"),
-            (options.strict, "strict programs run on the interpreter"),
-            (options.freeze, "frozen: what depends on the parameters is computed anew"),
-            (options.check == "every-pass" or bool(self._observers), "its passes are observed"),
-        )
-        for holds, reason in reasons:
-            if holds:
-                return None, reason
-        from graphc.targets.cpu.program_cache import ProgramCache
-
-        if self._structure is None:
-            self._structure = structure(self.graph)
-        if self._structure.trouble:
-            return None, self._structure.trouble
-        return ProgramCache.of(self._structure, sizes, cpu_options(options), f"fuse={options.fuse}"), ""
-
-    def _restored(self, place: ProgramCache, sizes: Mapping[str, int]) -> Specialisation | str:
-        """The program from the cache, its passes left for whoever asks; or why it is not there."""
-        derived: list[Derived] = []
-
-        def derive() -> Derived:
-            with self._lock:
-                if not derived:
-                    assert executable is not None
-                    made = self._derive(sizes)
-                    place.check(executable, made.runnable())
-                    _add_code_stages(made, executable, 0.0, executable.compile_seconds, "program hit")
-                    derived.append(made)
-                return derived[0]
-
-        executable, why = place.load(lambda: derive().runnable(), lambda: derive().scheduled())
-        return why if executable is None else Specialisation(sizes, self._reason(sizes), derive, "hit", executable)
-
-    def _built(self, sizes: Mapping[str, int], place: ProgramCache | None, why: str) -> Specialisation:
-        """The program compiled, and kept if it has a place."""
-        derived = self._derive(sizes)
-        made = Specialisation(sizes, self._reason(sizes), lambda: derived, f"miss: {why}")
-        if derived.loops is not None:
-            made.executable = _execute(derived, self.options, made.cache)
-        if place is not None:
-            trouble = place.store(made.executable)  # type: ignore[arg-type]
-            made.cache += f"; {trouble}" if trouble else ""
-        return made
-
-    @collector_paused()
-    def _derive(self, sizes: Mapping[str, int]) -> Derived:
-        """Run the passes."""
-        start = perf_counter()
-        verify(self.graph)
-        trace = Trace(observers=list(self._observers))
-        graph = specialise(merge_scans(self.graph), sizes)
-        trace.add(Stage("declared", graph, perf_counter() - start, len(graph), len(graph)))
-        if self._frozen:
-            start_freeze, before = perf_counter(), len(graph)
-            graph = freeze_parameters(graph, self._frozen)
-            trace.add(Stage("freeze", graph, perf_counter() - start_freeze, before, len(graph)))
-        if self.options.target == "interpreter":
-            return Derived(graph, trace)
-        loops = build_loops(graph, self.options, trace)
-        return Derived(graph, trace, loops, LoopStage(lambda: prepack(schedule(loops, self.options))))
-
-    def _connect(self, made: Specialisation) -> None:
-        """Bind the program to the variables' arrays, and make its native callable."""
-        made.graph_variables = tuple(node.attrs["variable"] for node in self.graph.parameters)
-        if made.executable is None:
-            made.types = {n.name: (n.dtype.numpy, n.type.static_shape) for n in made.graph.inputs}
-            return
-        slots: Plan | LoopProgram | None = getattr(made.executable, "plan", None) or made.loops
-        assert slots is not None
-        made.types = {s.name: (s.type.dtype.numpy, s.type.static_shape) for s in slots.role("input")}
-        made.variables = [slot.variable.value for slot in slots.role("parameter")]
-        made.results = [
-            (name, slot.type.static_shape, slot.type.dtype.numpy)
-            for name, slot in zip(self.graph.outputs, slots.role("output"), strict=True)
-        ]
-        native = getattr(made.executable, "native_step", None)
-        if native is not None and not self.options.strict:
-            made.native = native(made.variables, list(self.graph.outputs), self._single)
-        if made.native is not None:
-            made.call = made.native.step()
 
     def _reason(self, sizes: Mapping[str, int]) -> str:
         if not self._specialisations:
@@ -583,149 +373,21 @@ def as_graph(outputs: Any, updates: Mapping[Node, Node] | None, name: str) -> tu
     return Graph(name, dict(named), dict(updates or {})), single
 
 
-def optimise(graph: Graph, trace: Trace, *, check: Check = "verify") -> Graph:
-    """The graph-to-graph pipeline on a static graph, recorded in ``trace``."""
-    return GRAPH_PIPELINE.run(graph, check=check, trace=trace)
-
-
-def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
-    """Everything between a static graph and plain loops: optimise, lay out, fuse, lower, plan memory."""
-    graph = optimise(graph, trace, check=options.check)
-    if any(node.op.name == "scan" for node in graph.nodes):
-        graph = LOOPS.run(graph, check=options.check, trace=trace)
-        graph = optimise(graph, trace, check=options.check)
-    graph = LAYOUT.run(graph, check=options.check, trace=trace)
-    if options.target == "cpu":
-        graph = SPLIT.run(graph, check=options.check, trace=trace)
-    small, scratch = (SMALL, SCRATCH) if options.target == "cpu" else (0, 0)  # on a grid a row is spread over threads
-    fusion = _timed(trace, "fuse", lambda context: fuse(graph, context, enabled=options.fuse, small=small), len(graph))
-    loops = _timed(trace, "lower", lambda context: lower(fusion, context, scratch=scratch), len(fusion.groups))
-    if options.target == "cpu" and options.fuse:
-        bits, threads = cpu_vector(options).bits, options.threads
-        loops = pack_once(in_place(bundle_launches(loops)), lambda kernel: _mapped(kernel, bits, threads))
-    loops = _timed(trace, "plan memory", lambda context: stream_outputs(plan_memory(loops)), len(loops.launches))
-    return loops
-
-
-def schedule(loops: LoopProgram, options: Options) -> LoopProgram:
-    """Map every kernel's loops to the CPU's vectors, register tiles and threads."""
-    return schedule_for(loops, cpu_vector(options).bits, options.threads)
-
-
-def schedule_for(loops: LoopProgram, vector_bits: int, threads: int) -> LoopProgram:
-    """The loops mapped for vectors of so many bits, whatever this machine has, and so many threads."""
-    kernels = {name: _mapped(kernel, vector_bits, threads) for name, kernel in loops.kernels.items()}
-    return replace(loops, kernels=kernels)
-
-
-def _mapped(kernel: Kernel, vector_bits: int, threads: int) -> Kernel:
-    """A kernel for the CPU; itself if it is mapped already (see :mod:`passes.once`)."""
-    if is_mapped(kernel):
-        return kernel
-    return pack_panels(schedule_cpu(kernel, vector_bits=vector_bits, threads=threads).kernel)
-
-
-def _timed(trace: Trace, name: str, run: Callable[[Any], Any], before: int) -> Any:
-    from graphc.trace import Context
-
-    context = Context(name)
-    start = perf_counter()
-    artifact = run(context)
-    seconds = perf_counter() - start
-    after = len(artifact.launches) if isinstance(artifact, LoopProgram) else len(artifact.groups)
-    shown = LoopStage(lambda: artifact) if isinstance(artifact, LoopProgram) else artifact
-    trace.add(Stage(name, shown, seconds, before, after, context.firings, context.refusals))
-    return artifact
-
-
-class LoopStage:
-    """A loop program in the trace, made when it is first looked at (a cached program need not be scheduled again)."""
-
-    def __init__(self, make: Callable[[], LoopProgram]) -> None:
-        self._make = make
-
-    @cached_property
-    def program(self) -> LoopProgram:
-        return self._make()
-
-    def text(self) -> str:
-        return print_program(self.program)
-
-
-def cpu_vector(options: Options) -> Any:
-    """The vector unit to compile for."""
-    from graphc.targets.cpu.host import vector_target
-
-    level = {512: "avx512", 256: "avx2", 128: "sse4.2"}.get(options.vector_bits or 0)
-    return vector_target(level)
-
-
-def cpu_options(options: Options) -> CpuOptions:
-    """The options of the cpu target's code generator."""
-    from graphc.targets.cpu.program import CpuOptions
-
-    return CpuOptions(threads=options.threads, vector=cpu_vector(options), cache=options.cache)
-
-
-def _execute(derived: Derived, options: Options, cache: str) -> Executable:
-    assert derived.loops is not None and derived.mapped is not None
-    if options.target == "cuda":
-        from graphc.targets.cuda import compile_program as compile_cuda
-
-        return compile_cuda(derived.loops)
-    from graphc.targets.cpu.program import compile_program
-
-    mapping = 0.0
-
-    def mapped(plain: LoopProgram) -> LoopProgram:
-        nonlocal mapping
-        begin = perf_counter()
-        program = derived.scheduled()
-        mapping = perf_counter() - begin
-        return program
-
-    start = perf_counter()
-    plain = derived.runnable()  # scheduled already if its constants are large
-    scheduling = perf_counter() - start
-    executable = compile_program(plain, cpu_options(options), schedule=mapped)
-    total = perf_counter() - start
-    scheduling += mapping
-    _add_code_stages(derived, executable, scheduling, total - scheduling, f"program {cache}")
-    return executable
-
-
-def _add_code_stages(derived: Derived, executable: Executable, scheduling: float, seconds: float, note: str) -> None:
-    """The last two stages of a program for the cpu."""
-    assert derived.loops is not None
-    launches, kernels = len(derived.loops.launches), len(derived.loops.kernels)
-    derived.trace.add(Stage("schedule", derived.mapped, scheduling, launches, launches))
-    text = f"{kernels} kernels, cache {executable.cache}, {note}"
-    derived.trace.add(Stage("machine code", text, seconds, kernels, kernels))
-
-
-def cuda_source(graph: Graph, options: Options) -> str:
-    """The graph as one CUDA C++ file; needs neither a GPU nor a compiler."""
-    from graphc.targets.cuda import program_source
-
-    return program_source(build_loops(graph, replace(options, target="cuda"), Trace()))
-
-
-def js_source(graph: Graph, options: Options) -> str:
-    """The graph as one JavaScript expression; needs no JavaScript engine."""
-    from graphc.targets.js import program_source
-
-    return program_source(build_loops(graph, replace(options, target="interpreter"), Trace()))
-
-
 __all__ = [
+    "Check",
     "Options",
     "Program",
     "Specialisation",
+    "Target",
     "as_graph",
     "build_loops",
     "compile",
+    "cpu_options",
+    "cpu_vector",
     "cuda_source",
     "default_threads",
     "js_source",
     "optimise",
+    "schedule",
+    "schedule_for",
 ]

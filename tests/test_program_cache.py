@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import graphc
-import graphc.driver
+import graphc.compilation
 from graphc import ops, random
 from graphc.errors import CompileError, IndexRangeError
 from graphc.ir import REGISTRY, Graph, Node
@@ -57,7 +57,7 @@ def cache_of(program: graphc.Program) -> str:
 def test_the_same_declaration_is_found_and_runs_without_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     first = compiled(net())
     assert cache_of(first) == "miss: no entry"
-    monkeypatch.setattr(graphc.driver, "build_loops", lambda *_: pytest.fail("a pass has run"))
+    monkeypatch.setattr(graphc.compilation, "build_loops", lambda *_: pytest.fail("a pass has run"))
     second = compiled(net())
     assert cache_of(second) == "hit"
     out = np.empty(4, np.float32)
@@ -248,9 +248,9 @@ def test_stages_that_are_not_those_of_the_code_are_refused(monkeypatch: pytest.M
     compiled(net())
     program = compiled(net())
     assert cache_of(program) == "hit"
-    build = graphc.driver.build_loops
+    build = graphc.compilation.build_loops
     unfused = lambda graph, options, trace: build(graph, replace(options, fuse=False), trace)  # noqa: E731
-    monkeypatch.setattr(graphc.driver, "build_loops", unfused)
+    monkeypatch.setattr(graphc.compilation, "build_loops", unfused)
     with pytest.raises(CompileError, match="another program now"):
         program.source("loops")
     np.testing.assert_allclose(program(x=ONES)["y"], expected(), rtol=1e-6)

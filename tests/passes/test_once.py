@@ -10,7 +10,8 @@ import pytest
 
 import graphc
 from graphc import ops
-from graphc.driver import _mapped, as_graph, build_loops, schedule
+from graphc.derivation import _mapped
+from graphc.driver import as_graph, build_loops, schedule
 from graphc.loops.interpreter import run_program
 from graphc.loops.ir import Alloc, Kernel, Launch, LoopProgram
 from graphc.loops.verify import verify_program
