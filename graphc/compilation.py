@@ -10,6 +10,7 @@ against the code that runs. ::
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -138,6 +139,7 @@ class Compiler:
 
     Attributes:
         graph: as declared. options: as given. frozen: the values of the variables that are constants of the program.
+        refrozen: whether they have been taken anew: a file for each time would push everything else out of the cache.
     """
 
     def __init__(
@@ -146,6 +148,7 @@ class Compiler:
         self.graph = graph
         self.options = options
         self.frozen = frozen
+        self.refrozen = False
         self._single = single
         self._observers = observers
         self._lock = lock
@@ -172,7 +175,7 @@ class Compiler:
             (options.target != "cpu", f"the {options.target} target is not kept"),
             (not options.cache, "disabled"),
             (options.strict, "strict programs run on the interpreter"),
-            (options.freeze, "frozen: what depends on the parameters is computed anew"),
+            (self.refrozen, "frozen anew: constants that change are not kept"),
             (options.check == "every-pass" or bool(self._observers), "its passes are observed"),
         )
         for holds, reason in reasons:
@@ -184,17 +187,30 @@ class Compiler:
             self._structure = structure(self.graph)
         if self._structure.trouble:
             return None, self._structure.trouble
-        return ProgramCache.of(self._structure, sizes, cpu_options(options), f"fuse={options.fuse}"), ""
+        choices = f"fuse={options.fuse}" + (f" frozen={self._frozen_digest()}" if options.freeze else "")
+        return ProgramCache.of(self._structure, sizes, cpu_options(options), choices), ""
+
+    def _frozen_digest(self) -> str:
+        """Which variables are constants of the program, and the bytes of each."""
+        assert self._structure is not None
+        digest = hashlib.sha256()
+        for number, variable in enumerate(self._structure.variables):
+            value = self.frozen.get(variable)
+            if value is not None:
+                digest.update(b"%d %d\0" % (number, value.nbytes))
+                digest.update(np.ascontiguousarray(value).data)
+        return digest.hexdigest()
 
     def _restored(self, place: ProgramCache, sizes: Mapping[str, int], reason: str) -> Specialisation | str:
         """The program from the cache, its passes left for whoever asks; or why it is not there."""
         derived: list[Derived] = []
+        frozen = self.frozen  # later values are another program's
 
         def derive() -> Derived:
             with self._lock:
                 if not derived:
                     assert executable is not None
-                    made = self._derive(sizes)
+                    made = self._derive(sizes, frozen)
                     place.check(executable, made.runnable())
                     _add_code_stages(made, executable, 0.0, executable.compile_seconds, "program hit")
                     derived.append(made)
@@ -205,7 +221,7 @@ class Compiler:
 
     def _built(self, sizes: Mapping[str, int], reason: str, place: ProgramCache | None, why: str) -> Specialisation:
         """The program compiled, and kept if it has a place."""
-        derived = self._derive(sizes)
+        derived = self._derive(sizes, self.frozen)
         made = Specialisation(sizes, reason, lambda: derived, f"miss: {why}")
         if derived.loops is not None:
             made.executable = _execute(derived, self.options, made.cache)
@@ -215,16 +231,16 @@ class Compiler:
         return made
 
     @collector_paused()
-    def _derive(self, sizes: Mapping[str, int]) -> Derived:
+    def _derive(self, sizes: Mapping[str, int], frozen: Snapshot) -> Derived:
         """Run the passes."""
         start = perf_counter()
         verify(self.graph)
         trace = Trace(observers=list(self._observers))
         graph = specialise(merge_scans(self.graph), sizes)
         trace.add(Stage("declared", graph, perf_counter() - start, len(graph), len(graph)))
-        if self.frozen:
+        if frozen:
             start_freeze, before = perf_counter(), len(graph)
-            graph = freeze_parameters(graph, self.frozen)
+            graph = freeze_parameters(graph, frozen)
             trace.add(Stage("freeze", graph, perf_counter() - start_freeze, before, len(graph)))
         if self.options.target == "interpreter":
             return Derived(graph, trace)

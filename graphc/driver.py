@@ -190,7 +190,7 @@ class Program(Pictured):
             )
         with self._lock:
             sizes = self._latest.sizes if self._latest is not None else None
-            self._compiler.frozen = snapshot(self.graph)
+            self._compiler.frozen, self._compiler.refrozen = snapshot(self.graph), True
             self._specialisations.clear()
             self._latest, self._call = None, lambda inputs, out=None: NotImplemented
             if sizes is not None:

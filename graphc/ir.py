@@ -277,7 +277,7 @@ def _operand_note(i: int, node: Node) -> str:
 
 def attrs_key(attrs: Mapping[str, Any]) -> tuple[Any, ...]:
     """A hashable key of attributes; arrays by dtype, shape and bytes, state variables by identity."""
-    return tuple((k, _value_key(v)) for k, v in sorted(attrs.items()))
+    return tuple([(k, _value_key(v)) for k, v in sorted(attrs.items())]) if attrs else ()
 
 
 def _value_key(value: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeAlias
 
 from graphc.errors import CompileError
@@ -117,9 +118,15 @@ def own_index(variables: tuple[Var, ...], node: Node) -> IndexTuple:
     shape = (
         node.inputs[0].type.static_shape if isinstance(node.op.lowering, declare.Partial) else node.type.static_shape
     )
+    return _written_at(variables, shape)
+
+
+@lru_cache(4096)
+def _written_at(variables: tuple[Var, ...], shape: tuple[int, ...]) -> IndexTuple:
     return tuple(Index.of(variables[n]) if extent != 1 else Index() for n, extent in enumerate(shape))
 
 
+@lru_cache(4096)
 def loop_variables(domain: tuple[int, ...]) -> tuple[Var, ...]:
     """The loop variables i0, i1, ... of an iteration domain."""
     return tuple(Var(f"i{n}", extent) for n, extent in enumerate(domain))

@@ -62,11 +62,10 @@ def shape_of(group: Group, fusion: Fusion, names: Mapping[Node, str]) -> Shape:
 
 def _settings(group: Group, local: Mapping[Node, int]) -> tuple[Any, ...]:
     """Whatever else a group says of itself (its domain, roots, template): every field but its place and its reads."""
-    return tuple(
-        (f.name, _plain(getattr(group, f.name), local))
-        for f in fields(group)
-        if f.name not in ("number", "reads", "members")
-    )
+    return tuple([(name, _plain(getattr(group, name), local)) for name in _SETTINGS])
+
+
+_SETTINGS = tuple(f.name for f in fields(Group) if f.name not in ("number", "reads", "members"))
 
 
 def _plain(value: Any, local: Mapping[Node, int]) -> Any:
@@ -95,7 +94,11 @@ def counterparts(kernel: ir.Kernel, launch: ir.Launch) -> dict[Node, tuple[Node,
         if not isinstance(stmt, (ir.For, ir.If, ir.Alloc, ir.Barrier)):
             assert type(stmt) is type(same), f"kernel {kernel.name} is not what launch {launch.kernel} was lowered to"
             mine, theirs = stmt.nodes, same.nodes
-            paired = [(m, (t,)) for m, t in zip(mine, theirs, strict=True)] if len(mine) == len(theirs) else [(m, theirs) for m in mine]
+            paired = (
+                [(m, (t,)) for m, t in zip(mine, theirs, strict=True)]
+                if len(mine) == len(theirs)
+                else [(m, theirs) for m in mine]
+            )
             for node, others in paired:
                 found.setdefault(node, {}).update(dict.fromkeys(own.get(other, other) for other in others))
     for node, other in zip(kernel.nodes, made.nodes, strict=False):  # nodes that no statement names: shapes moved

@@ -143,7 +143,7 @@ def test_other_options_are_other_programs(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"cache": False}, "disabled"), ({"strict": True}, "strict"), ({"freeze": True}, "frozen"),
+        ({"cache": False}, "disabled"), ({"strict": True}, "strict"),
         ({"check": "every-pass"}, "its passes are observed"), ({"target": "interpreter"}, "the interpreter target"),
     ],
     ids=str,
@@ -153,6 +153,35 @@ def test_what_must_run_its_passes_says_so(options: dict[str, Any], why: str) -> 
         program = compiled(net(), **options)
         assert cache_of(program).startswith(f"miss: {why}")
         np.testing.assert_allclose(program(x=ONES)["y"], expected(), rtol=1e-6)
+
+
+def test_a_frozen_program_is_kept_with_its_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_of(compiled(net(), freeze=True)) == "miss: no entry"
+    assert cache_of(compiled(net())) == "miss: no entry"  # not the same program
+    assert cache_of(compiled(net(value=2.5), freeze=True)) == "miss: no entry"  # nor are other values
+    for value in (2.0, 2.5):
+        with monkeypatch.context() as patch:
+            patch.setattr(graphc.compilation, "build_loops", lambda *_: pytest.fail("a pass has run"))
+            program = compiled(net(value=value), freeze=True)
+        assert cache_of(program) == "hit"
+        np.testing.assert_allclose(program(x=ONES)["y"], expected(value), rtol=1e-6)
+        assert not program.loops.role("parameter")  # derived now, and found to be those of the code that runs
+
+
+def test_values_that_are_frozen_anew_are_not_kept(folder: Path) -> None:
+    outputs = net()
+    (weight,) = graphc.Graph("g", outputs).parameters
+    compiled(outputs, freeze=True)
+    program = compiled(outputs, freeze=True)
+    assert cache_of(program) == "hit"
+    restored, files = program.specialisations[-1], len(list(folder.rglob("*")))
+    weight.attrs["variable"].value = np.full(4, 0.5, np.float32)
+    np.testing.assert_allclose(program(x=ONES)["y"], expected(2.0), rtol=1e-6)
+    program.refreeze()
+    assert cache_of(program).startswith("miss: frozen anew")
+    np.testing.assert_allclose(program(x=ONES)["y"], expected(0.5), rtol=1e-6)
+    assert len(list(folder.rglob("*"))) == files
+    assert restored.loops is not None  # derived from the values that it was made with
 
 
 def test_observers_see_every_stage_though_the_program_is_known() -> None:

@@ -32,7 +32,7 @@ from graphc.types import TensorType, as_dtype
 
 __all__ = ["LARGEST", "Plan"]
 
-LARGEST = 16 << 20  # bytes of constants that a plan takes to disk
+LARGEST = 64 << 20  # bytes of constants that a plan takes to disk
 _ROLES = ("input", "parameter", "output", "constant")
 
 
