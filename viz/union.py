@@ -1,9 +1,9 @@
 """The stages of a compilation in one picture: everything that ever stood in the graph has one place, and each stage shows its part.
 
-What enters: a :class:`graphc.trace.Trace`. What leaves: a :class:`Union`: one diagram, laid out once, and for each :class:`Moment` the boxes
-and edges that live in it, the rules that fired, what was refused and why, and the kernels. Invariants: a node and the copies that passes
-make of it (:attr:`graphc.ir.Node.lineage`) are one box; the union has no cycle; passes that changed nothing are named, not shown; more
-than :data:`MOST` boxes are gathered by scope, so that it can always be laid out; all work is linear and iterative. ::
+What enters: a :class:`graphc.trace.Trace`. What leaves: a :class:`Union`: one diagram, laid out once, and for each :class:`Moment` the
+boxes and edges that live in it, the rules that fired, what was refused and why, and the kernels. Invariants: a node and the copies that
+passes make of it (:attr:`graphc.ir.Node.lineage`) are one box; the union has no cycle; passes that changed nothing are named, not shown;
+more than :data:`MOST` boxes are gathered by scope, so that it can always be laid out; all work is linear and iterative. ::
 
     union = union_of(program.trace)
     union.moments[3].name, union.moments[3].rules          'simplify', (Rule('mul_one', 2, ('u4', 'u9')), ...)
