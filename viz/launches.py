@@ -21,6 +21,8 @@ from viz.fonts import truncate
 from viz.model import Box, Diagram, Edge, Line, Role
 from viz.view import census, is_backward, scope_of
 
+_MOST = 40  # stretches of a program that is not drawn launch by launch
+_FEW = 2
 _ROLES: dict[str, Role] = {"input": "input", "parameter": "parameter", "constant": "constant"}
 
 
@@ -83,15 +85,8 @@ class _Picture:
         where = [_where(self._nodes(k)) for k in range(len(self.flows))]
         deepest = max((len(scope) for scope, _ in where), default=0)
         for depth in range(deepest, 0, -1):
-            found: list[_Stretch] = []
-            before: Any = None
-            for k, (scope, backward) in enumerate(where):
-                key = scope[:depth], backward
-                if key != before:
-                    found.append(_Stretch(f"{'∂ ' if backward else ''}{'/'.join(key[0])}"))
-                before = key
-                found[-1].numbers.append(k)
-            if len(found) <= LIMIT // 2:
+            found = _runs([(scope[:depth], backward) for scope, backward in where])
+            if len(found) <= _MOST:
                 return found
         size = max(1, -(-len(where) // BANDS))
         return [_Stretch("", list(range(k, min(k + size, len(where))))) for k in range(0, len(where), size)]
@@ -165,6 +160,20 @@ class _Picture:
 
 def _ends(names: list[str]) -> str:
     return truncate(f"{names[0]} … {names[-1]}", 30)
+
+
+def _runs(keys: Sequence[tuple[tuple[str, ...], bool]]) -> list[_Stretch]:
+    """Runs of launches with one key; a few launches between two runs of one key belong to them."""
+    runs: list[tuple[Any, list[int]]] = []
+    for k, key in enumerate(keys):
+        if runs and runs[-1][0] == key:
+            runs[-1][1].append(k)
+        elif len(runs) > 1 and runs[-2][0] == key and len(runs[-1][1]) <= _FEW:
+            _, between = runs.pop()
+            runs[-1][1].extend([*between, k])
+        else:
+            runs.append((key, [k]))
+    return [_Stretch(f"{'∂ ' if backward else ''}{'/'.join(scope)}", numbers) for (scope, backward), numbers in runs]
 
 
 def _where(nodes: Sequence[Node]) -> tuple[tuple[str, ...], bool]:

@@ -85,6 +85,17 @@ def test_kernels_of_a_transformer_collapse_by_layer(programs: dict[str, Any]) ->
     assert len(set(pairs)) == len(pairs)
 
 
+def test_collapsed_launches_carry_their_costs(programs: dict[str, Any]) -> None:
+    from viz.page import _context
+    from viz.page.profile import _boxes
+
+    options = {"backward": False, "wrt": None, "level": "kernels", "direction": None, "name": None, "notation": "bar"}
+    context = _context(programs["transformer"], options, None, None)
+    for launch in range(len(programs["transformer"].loops.launches)):
+        ((boxes, share),) = _boxes(launch, {}, context)
+        assert share == 1.0 and len(boxes) == 1 and boxes[0] in context.diagram.boxes
+
+
 def test_kernels_of_a_small_program_are_drawn_one_by_one(programs: dict[str, Any]) -> None:
     program = programs["MNIST MLP"]
     diagram = diagram_of(program, level="kernels")

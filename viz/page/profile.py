@@ -62,10 +62,15 @@ def _works(profile: Any, context: Context) -> dict[str, list[Work]]:
 def _boxes(launch: int, nodes: Mapping[Node, float], context: Context) -> list[tuple[Sequence[str], float]]:
     """Boxes with their parts of a launch: its own in a picture of kernels, else its nodes' by the statements run for each."""
     if context.view is None:
-        own = f"k{launch}"
-        return [((own,) if own in context.diagram.boxes else (), 1.0)]
+        own = _stretch(launch, context)
+        return [((own,) if own else (), 1.0)]
     total = sum(nodes.values())
     return [(sorted(context.boxes_of(n)), count / total if total else 1 / len(nodes)) for n, count in nodes.items()]
+
+
+def _stretch(launch: int, context: Context) -> str:
+    """The box of a launch in a picture of kernels: its own, or that of the stretch that begins before it; "" if there is none."""
+    return next((f"k{n}" for n in range(launch, -1, -1) if f"k{n}" in context.diagram.boxes), "")
 
 
 def _heat(works: Sequence[Work]) -> tuple[dict[str, list[float]], list[float]]:
@@ -81,7 +86,7 @@ def _heat(works: Sequence[Work]) -> tuple[dict[str, list[float]], list[float]]:
 
 
 def _kernel_row(kernel: Kernel, context: Context) -> dict[str, Any]:
-    keys = [f"kernel:{kernel.name}", *(f"node:k{n}" for n in kernel.launches if context.view is None)]
+    keys = [f"kernel:{kernel.name}", *(f"node:{_stretch(n, context)}" for n in kernel.launches if context.view is None)]
     keys += context.keys_of(n for n in kernel.nodes if n.op.name != "constant")
     return {
         "title": kernel.title, "seconds": kernel.seconds, "faster": kernel.faster, "flops": kernel.flops, "bytes": kernel.bytes,
