@@ -11,7 +11,8 @@ Rules, in the order they are applied to a node:
    several readers unless it is free to recompute. A contraction reads slices and transposes where they lie if their
    rows are rows in memory, too (the heads of a packed query, key and value).
 2. A reduction or contraction may be inlined only where its result is read at the leading loop variables (i0, ..., ik), so
-   that it is computed once; likewise an expensive value may not be computed much more often than it has elements.
+   that it is computed once (a contraction also where a transpose stores its rows elsewhere: heads that are merged);
+   likewise an expensive value may not be computed much more often than it has elements.
 3. A root joins the group of its latest operand, or else a group with the same domain that reads the same data, when all
    it needs from that group is at the identity index, or along whole rows of the group's domain (reductions over its
    trailing axes), or cheap enough to compute again, and all else comes from earlier groups. Two groups of one domain that

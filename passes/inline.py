@@ -126,6 +126,9 @@ class Planner:
 
 def _reduction_violation(node: Node, indices: Iterable[IndexTuple], variables: tuple[Var, ...], small: int) -> str:
     rank, shape = len(variables), loops_of(node)
+    indices = tuple(indices)
+    if isinstance(node.op.lowering, declare.Contraction) and len(indices) == 1 and _rearranges(indices[0], variables):
+        return ""
     if len(shape) > rank or any(index != own_index(variables, node) for index in indices):
         return "its result is read at another index than the loops' leading variables: it would be recomputed"
     if not shape and rank > 0:
@@ -135,6 +138,14 @@ def _reduction_violation(node: Node, indices: Iterable[IndexTuple], variables: t
     if isinstance(node.op.lowering, declare.Contraction) and node.ndim != rank:
         return "a contraction keeps its register tile: its consumer has more loops"
     return ""
+
+
+def _rearranges(index: IndexTuple, variables: tuple[Var, ...]) -> bool:
+    """Whether each loop variable is one index, the last the last: rows of a tile are rows of the result, at other places."""
+    loops = [Index.of(v) for v in variables if v.extent != 1]
+    moving = [i for i in index if not i.is_const]
+    last = bool(moving) and moving[-1:] == loops[-1:] and moving[-1] is index[-1]
+    return last and len(index) == len(variables) and len(moving) == len(loops) and set(moving) == set(loops)
 
 
 def note_row(plan: Plan, node: Node, index: IndexTuple, variables: tuple[Var, ...], mint: Minter) -> None:

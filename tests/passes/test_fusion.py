@@ -255,6 +255,28 @@ def test_products_read_heads_where_they_lie(shape: tuple[int, int, int, int], th
     check(outputs, {"packed": packed}, threads)
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 2, 3), (2, 17, 3, 8), (3, 33, 2, 16), (2, 48, 4, 15)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_products_store_merged_heads(shape: tuple[int, int, int, int], threads: int) -> None:
+    batch, length, count, size = shape
+    weights, v = ops.input("w", (batch, count, length, length)), ops.input("v", (batch, count, length, size))
+    merged = ops.reshape(ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3)), (batch, length, count * size))
+    outputs = {"y": merged * 2.0}
+    arrays = {"w": array(batch, count, length, length), "v": array(batch, count, length, size, seed=1)}
+    check(outputs, arrays, threads)
+    transposed = {"y": ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3)) * 2.0}
+    assert [g.kind for g in fusion_of(transposed).groups] == ["contraction"]
+    check(transposed, arrays, threads)
+
+
+def test_a_product_read_in_two_orders_is_made_once() -> None:
+    x = ops.input("x", (3, 3, 3, 4))
+    product = ops.matmul(x, ops.input("w", (3, 3, 4, 5)))
+    outputs = {"y": ops.transpose(product, (1, 0, 2, 3)) + ops.transpose(product, (2, 1, 0, 3))}
+    assert [g.kind for g in fusion_of(outputs).groups] == ["contraction", "pointwise"]
+    check(outputs, {"x": array(3, 3, 3, 4), "w": array(3, 3, 4, 5)})
+
+
 def test_products_copy_what_has_no_rows_in_memory_or_is_an_output() -> None:
     x = ops.input("x", (6, 5, 4))
     turned = ops.matmul(ops.transpose(x, (2, 1, 0)), ops.input("w", (4, 6, 7)))  # neighbours in its rows lie 20 apart
