@@ -63,6 +63,7 @@ class _Keyless(Exception):
 @dataclass
 class _Writer:
     variables: dict[Variable, int] = field(default_factory=dict)
+    types: dict[TensorType, str] = field(default_factory=dict)
     known: dict[int, tuple[Any, str]] = field(default_factory=dict)  # by identity; holds the object, so that it stays its own
 
     def graph(self, graph: Graph) -> str:
@@ -85,10 +86,10 @@ class _Writer:
         return f"{op.name}({operands}){attrs}:{self.type(node.type)} {node.name!r}"
 
     def type(self, type_: TensorType) -> str:
-        found = self.known.get(id(type_))
+        found = self.types.get(type_)
         if found is None:
-            found = self.known[id(type_)] = (type_, str(type_))
-        return found[1]
+            found = self.types[type_] = str(type_)
+        return found
 
     def value(self, value: Any) -> str:
         """An attribute's value as text that says kind and value."""

@@ -294,6 +294,12 @@ def promote(name: str, *operands: Operand, least: str = "bool") -> tuple[Node, .
     >>> [str(n.type) for n in promote("add", constant([1, 2]), 0.5)]
     ['f32[2]', 'f32[2]']
     """
+    first = operands[0]
+    if isinstance(first, Node) and (least != "float" or first.dtype.is_float):
+        type_ = first.type
+        nodes = [o for o in operands if isinstance(o, Node) and (o is first or o.type == type_)]
+        if len(nodes) == len(operands):
+            return tuple(nodes)
     same = promote_dtypes(name, *operands, least=least)
     shape = broadcast_shapes(name, [n.shape for n in same], same)
     return tuple(broadcast_to(n, shape) for n in same)
