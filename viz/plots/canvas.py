@@ -84,7 +84,7 @@ class Look:
         r, g, b, _ = self.amount(share)
         light = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (r, g, b)]
         luminance = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2]
-        return "#000000" if luminance > 0.179 else "#FFFFFF"
+        return "#FFFFFF" if 1.05 / (luminance + 0.05) >= 4.0 else "#000000"
 
 
 @contextmanager
@@ -125,6 +125,30 @@ def plain(axes: Axes, *, grid: bool = True) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(grid)
+
+
+def decades(axes: Axes) -> None:
+    """A logarithmic y axis whose ticks are powers of ten, in plain text."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    short = high / max(low, 1e-300) < 300.0
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,), numticks=9))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}" if short else power(v)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def power(value: float) -> str:
+    """A power of ten as text.
+
+    >>> power(1e-3), power(1.0), power(100.0)
+    ('10⁻³', '1', '100')
+    """
+    exponent = round(np.log10(value))
+    if 0 <= exponent <= 2:
+        return f"{10**exponent}"
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def bare(axes: Axes) -> None:

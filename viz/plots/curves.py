@@ -19,7 +19,7 @@ import numpy as np
 from graphc import interpreter, ops
 from graphc.errors import DrawError
 from graphc.ir import Graph, Node
-from viz.plots.canvas import Path_, array_of, canvas, plain, shape_of_grid
+from viz.plots.canvas import Path_, array_of, canvas, decades, plain, shape_of_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -193,7 +193,8 @@ def gradient_norms(norms: Any, path: Path_ = None, *, theme: str = "light") -> F
         for k, name in enumerate(names):
             values = [max(row.get(name, math.nan), _DECADES) for row in course.values()]
             axes.plot(list(course), values, label=name, **look.series(k))
-        axes.set(yscale="log", xlabel="updates", ylabel="norm of the gradient")
+        axes.set(xlabel="updates", ylabel="norm of the gradient")
+        decades(axes)
         plain(axes)
         figure.legend(loc="outside right upper")
     return figure
@@ -220,7 +221,10 @@ def gradients_through_time(norms: Any, path: Path_ = None, *, theme: str = "ligh
         for k, (name, values) in enumerate(courses.items()):
             label = f"{name}: {verdict(values)}" if name else verdict(values)
             axes.plot(np.arange(1, len(values) + 1), np.maximum(values, _DECADES), label=label, **look.series(k))
-        axes.set(yscale="log", xlabel="time step   (backpropagation runs ←)", ylabel="‖∂L/∂h‖")
+        axes.set(xlabel="time step   (backpropagation runs ←)", ylabel="‖∂L/∂h‖")
+        axes.set_yscale("log")
+        axes.margins(y=0.12)
+        decades(axes)
         _bands(axes, courses, look.theme.faint)
         _whole_steps(axes)
         plain(axes)
@@ -258,7 +262,7 @@ def _bands(axes: Axes, courses: Mapping[str, np.ndarray], ink: str) -> None:
         return
     axes.axhline(last, color=ink, linewidth=1.0, linestyle=(0, (1, 2)))
     for y, side, text in ((0.97, "top", "explodes ↑"), (0.03, "bottom", "vanishes ↓")):
-        axes.text(0.015, y, text, transform=axes.transAxes, color=ink, va=side)
+        axes.text(0.985, y, text, transform=axes.transAxes, color=ink, va=side, ha="right")
 
 
 def _whole_steps(axes: Axes) -> None:

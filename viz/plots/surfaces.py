@@ -66,9 +66,9 @@ def _contours(figure: Figure, axes: Axes, data: tuple[np.ndarray, np.ndarray, np
 
     pale: Any = look.amount(0.62)
     low_is_dark = LinearSegmentedColormap.from_list("graphc-loss", [pale, look.theme.background])
-    filled = axes.contourf(*data, levels=levels, cmap=low_is_dark, norm=BoundaryNorm(levels, low_is_dark.N), extend="both")
+    filled = axes.contourf(*data, levels=levels, cmap=low_is_dark, norm=BoundaryNorm(levels, low_is_dark.N))
     axes.contour(*data, levels=levels, colors=[look.theme.faint], linewidths=0.5, alpha=0.7)
-    bar = figure.colorbar(filled, ax=axes, label="loss", spacing="uniform", pad=0.02, extend="neither")
+    bar = figure.colorbar(filled, ax=axes, label="loss", spacing="uniform", pad=0.02)
     bar.set_ticks(levels[::2].tolist(), labels=[f"{v:.3g}" for v in levels[::2]])
     bar.minorticks_off()
 
