@@ -15,6 +15,7 @@ from graphc.errors import DrawError
 from graphc.ir import Graph, Node
 from graphc.loops.ir import Kernel, LoopProgram
 from graphc.trace import Stage, Trace
+from viz.flow import shade_edges
 from viz.fonts import truncate
 from viz.launches import directions, launches
 from viz.mirror import add_backward, gradients_of, notation_of
@@ -27,7 +28,7 @@ _WORDS = "a value, a dict of values, a Graph, a Stage of a trace, a Program, a f
 
 def diagram_of(
     what: Any, *, backward: Any = False, wrt: Any = None, level: str = "ops", direction: str | None = None,
-    name: str | None = None, notation: str = "bar", values: Any = None,
+    name: str | None = None, notation: str = "bar", values: Any = None, flow: bool = False,
 ) -> Diagram:  # fmt: skip
     """The diagram of whatever can be drawn.
 
@@ -35,10 +36,12 @@ def diagram_of(
         DrawError: it cannot be drawn, or it has no single loss to go back from.
     """
     wants_backward = backward is not False and backward is not None
+    if flow and (not wants_backward or values is None or level == "kernels"):
+        raise DrawError("the flow of gradients is drawn of a backward graph with numbers", help="give backward=True and values=")
     if isinstance(what, Stage):
         return diagram_of(
             what.artifact, backward=backward, wrt=wrt, level=level, direction=direction, name=name or what.name,
-            notation=notation, values=values,
+            notation=notation, values=values, flow=flow,
         )  # fmt: skip
     if isinstance(what, str):
         raise DrawError("text cannot be drawn", help="this stage is text: read it with stage.text()")
@@ -52,12 +55,14 @@ def diagram_of(
                 f"{type(what).__name__} has no backward graph of its own", help="draw the loss with backward=True"
             )
         return _kernels(what, direction, name)
-    return view_of(what, backward=backward, wrt=wrt, level=level, direction=direction, name=name, notation=notation, values=values).diagram
+    return view_of(
+        what, backward=backward, wrt=wrt, level=level, direction=direction, name=name, notation=notation, values=values, flow=flow
+    ).diagram
 
 
 def view_of(
     what: Any, *, backward: Any = False, wrt: Any = None, level: str = "ops", direction: str | None = None,
-    name: str | None = None, notation: str = "bar", values: Any = None,
+    name: str | None = None, notation: str = "bar", values: Any = None, flow: bool = False,
 ) -> View:  # fmt: skip
     """The diagram of a graph with the map from its nodes to boxes.
 
@@ -82,6 +87,8 @@ def view_of(
     add_backward(view, loss, gradients, found)
     if found is not None:
         annotate(view, found)
+        if flow:
+            shade_edges(view, found, loss)
     return view
 
 

@@ -1,6 +1,6 @@
 """The pictures of the README and the documents: ``python -m viz.gallery docs/gallery``.
 
-What enters: a folder. What leaves: an svg and a png of each example in it.
+What enters: a folder. What leaves: an svg and a png of each example in it, and a png of each plot (:mod:`viz.gallery_plots`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graphc import ops, provenance
 from graphc.ir import Node
 from graphc.ops.classification import cross_entropy_op
+from viz import gallery_plots
 from viz.adapt import diagram_of
 from viz.raster import scene_to_bytes
 from viz.render import scene_of
@@ -74,6 +77,15 @@ def recurrent() -> Node:
     return ops.mean(h * h)
 
 
+def bptt() -> Node:
+    """A recurrent net over three steps with small weights: the gradient vanishes on its way back."""
+    u = ops.parameter("U", (4, 4), 0.1 * np.eye(4, dtype=np.float32))
+    h = ops.input("h_0", (2, 4))
+    for t in range(1, 4):
+        h = ops.tanh(ops.input(f"x_{t}", (2, 4)) + h @ u)
+    return ops.mean(h * h)
+
+
 def lstm_cell() -> Node:
     """One step of an LSTM: gates that keep, write and show."""
     x, h, c = ops.input("x", ("batch", 4)), ops.input("h", ("batch", 5)), ops.input("c", ("batch", 5))
@@ -125,11 +137,13 @@ EXAMPLES: dict[str, tuple[Callable[[], Node], dict[str, Any]]] = {
     "classifier": (classifier, {}),
     "cross_entropy": (cross_entropy, {}),
     "recurrent": (recurrent, {}),
+    "vanishing": (bptt, {"flow": True, "direction": "LR", "values": {
+        "h_0": np.full((2, 4), 0.5, np.float32), **{f"x_{t}": np.full((2, 4), 0.3, np.float32) for t in range(1, 4)}}}),
     "lstm_cell": (lstm_cell, {}),
     "attention": (attention, {}),
     "convolution": (convolution, {}),
     "transformer": (transformer, {"level": "layers"}),
-}
+}  # fmt: skip
 
 
 def write(folder: Path, theme: str = "light") -> list[Path]:
@@ -149,7 +163,7 @@ def main(arguments: Sequence[str]) -> int:
     if not 1 <= len(arguments) <= 2:
         sys.stderr.write("usage: python -m viz.gallery FOLDER [THEME]\n")
         return 2
-    for path in write(Path(arguments[0]), *arguments[1:]):
+    for path in write(Path(arguments[0]), *arguments[1:]) + gallery_plots.write(Path(arguments[0]), *arguments[1:]):
         sys.stdout.write(f"{path}\n")
     return 0
 

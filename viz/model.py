@@ -73,7 +73,8 @@ class Box:
 class Edge:
     """An arrow from ``tail`` to ``head``; ``mirror_of`` is the index of the forward edge whose route it follows back.
 
-    ``label`` stands at its middle; ``weight`` is its width relative to the theme's stroke.
+    ``label`` stands at its middle; ``weight`` is its width relative to the theme's stroke; ``shade`` from -1 (the gradient vanishes) to 1
+    (it explodes) is its colour on the scale of :attr:`Diagram.decades`, where the picture has one.
     """
 
     tail: str
@@ -83,17 +84,22 @@ class Edge:
     tooltip: str = ""
     mirror_of: int | None = None
     weight: float = 1.0
+    shade: float | None = None
 
 
 @dataclass
 class Diagram:
-    """Boxes by id and edges, with a name, a flow direction and a sentence that says what is shown."""
+    """Boxes by id and edges, with a name, a flow direction and a sentence that says what is shown.
+
+    ``decades`` is how many powers of ten a shade of 1 stands for; None: the picture has no such scale.
+    """
 
     name: str
     boxes: dict[str, Box] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     direction: Direction = "TB"
     summary: str = ""
+    decades: int | None = None
 
     def add(self, box: Box) -> Box:
         """Add a box; ids must be new."""

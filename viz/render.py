@@ -16,6 +16,7 @@ from typing import Any
 from graphc.errors import DrawError
 from viz.adapt import diagram_of
 from viz.dot import to_dot
+from viz.flow import add_legend
 from viz.labels import measure
 from viz.layout import Layout, place
 from viz.model import Diagram
@@ -32,6 +33,7 @@ SUFFIXES_OF_SCENES = (".svg", ".png", ".pdf", ".tex")
 def draw(
     what: Any, path: str | os.PathLike[str] | None = None, *, backward: Any = False, wrt: Any = None, level: str = "ops",
     theme: str = "light", direction: str | None = None, name: str | None = None, notation: str = "bar", values: Any = None,
+    flow: bool = False,
 ) -> str | None:  # fmt: skip
     """Draw a graph, to a file by its suffix (.svg, .png, .pdf, .dot, .tex) or as SVG text.
 
@@ -47,6 +49,8 @@ def draw(
         notation: of gradients, "bar" (x̄) or "leibniz" (∂L/∂x).
         values: input name -> array: runs the graph and shows every value (a number, or mean, spread, range and a heat map), with
             ``backward`` also every gradient, the chain rule with its numbers, and contributions on edges as wide as their norm.
+        flow: with ``backward`` and ``values``: backward edges are coloured by the norm of the gradient beside that at the loss, on a scale
+            in powers of ten, to see where it vanishes or explodes.
         theme: "light", "dark", "projector" or "print". direction: "LR" or "TB"; by size unless said. name: of the picture.
 
     Returns:
@@ -66,7 +70,7 @@ def draw(
     suffix = suffix_of(path)
     colours = theme_of(theme)
     diagram = diagram_of(what, backward=backward, wrt=wrt, level=level, direction=direction, name=name,
-                         notation=notation, values=values)  # fmt: skip
+                         notation=notation, values=values, flow=flow)  # fmt: skip
     scene, layout = scene_of(diagram, colours)
     if path is not None and suffix == ".dot":
         write_file(Path(path), to_dot(diagram, layout, colours).encode("utf-8", "replace"))
@@ -104,7 +108,10 @@ def scene_of(diagram: Diagram, theme: Theme) -> tuple[Scene, Layout]:
     """Measure, place and dress a diagram."""
     labels = {box.id: measure(box, theme) for box in diagram.boxes.values()}
     layout = place(diagram, {k: (v.width, v.height) for k, v in labels.items()}, theme.size)
-    return build_scene(diagram, layout, labels, theme), layout
+    scene = build_scene(diagram, layout, labels, theme)
+    if diagram.decades is not None:
+        add_legend(scene, diagram.decades, theme)
+    return scene, layout
 
 
 def suffix_of(path: str | os.PathLike[str] | None, known: Sequence[str] = SUFFIXES) -> str:

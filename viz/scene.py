@@ -247,6 +247,8 @@ def _edge(index: int, edge: Edge, route: list[Point], theme: Theme, plain: bool 
         "correspondence": (theme.correspondence, w * 0.75, (1.0 + w * 0.5, 3.0 + w), False),
         "saved": (theme.saved, w * 0.85, (1.5 + w * 0.6, 2.0 + w), True),
     }[edge.kind]
+    if edge.shade is not None:
+        stroke = flow_colour(edge.shade, theme)
     if plain:  # from a constant
         stroke, weight, dash = theme.correspondence, w * 0.6, ()
     group = Group(f"e{index}", f"edge-{edge.kind}", edge.tooltip)
@@ -315,6 +317,21 @@ def signed_colour(value: float, theme: Theme) -> str:
     return "#{:02x}{:02x}{:02x}".format(*mixed)
 
 
+def flow_colour(shade: float, theme: Theme) -> str:
+    """From -1 (a gradient vanishes) over grey to 1 (it explodes); on paper from light to black.
+
+    >>> from viz.theme import LIGHT
+    >>> flow_colour(-1.0, LIGHT), flow_colour(0.0, LIGHT), flow_colour(1.0, LIGHT)
+    ('#0072b2', '#6b6b6b', '#d55e00')
+    """
+    end = theme.positive if shade > 0 else theme.cluster if theme.name == "print" else theme.negative
+    share = min(abs(round(shade * SHADES) / SHADES), 1.0)
+    if end.startswith("var("):
+        return f"color-mix(in srgb, {end} {share * 100:.4g}%, {theme.correspondence})"
+    mixed = [round(a + (b - a) * share) for a, b in zip(_rgb(theme.correspondence), _rgb(end), strict=True)]
+    return "#{:02x}{:02x}{:02x}".format(*mixed)
+
+
 def _rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
@@ -364,7 +381,7 @@ def _captions(diagram: Diagram, layout: Layout, theme: Theme, bounds: tuple[floa
         rows.append(("accumulate", "contributions are added"))
     if any(line.cells is not None for b in diagram.boxes.values() for line in b.lines):
         rows.append(("cells", "below, at and above 0"))
-    if any(e.weight != 1.0 for e in diagram.edges):
+    if diagram.decades is None and any(e.weight != 1.0 for e in diagram.edges):
         rows.append(("width", "wider: a larger gradient flows"))
     for i, (kind, text) in enumerate(rows):
         group = Group(f"l{i}", "legend", "")

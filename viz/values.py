@@ -223,12 +223,7 @@ def _extend(boxes: dict[str, Box], box: Box, lines: tuple[Line, ...], tip: str) 
 
 def _edges(view: View, found: Run) -> None:
     """Labels of scalars, and widths by the norm of what an edge carries (backward: of the contribution)."""
-    carried: dict[int, np.ndarray] = {}
-    for index, edge in enumerate(view.diagram.edges):
-        if edge.kind == "backward" and edge.mirror_of is not None:
-            parts = _contributions(view, found, edge.mirror_of)
-            if parts:
-                carried[index] = sum(parts[1:], parts[0])
+    carried = carried_by(view, found)
     norms = {i: float(np.sqrt(np.square(v.astype(np.float64)).sum())) for i, v in carried.items()}
     logs = {i: math.log(n) for i, n in norms.items() if n > 0 and math.isfinite(n)}
     low, high = min(logs.values(), default=0.0), max(logs.values(), default=0.0)
@@ -240,6 +235,17 @@ def _edges(view: View, found: Run) -> None:
         tip = f"contribution: {number(value, 6) if value.ndim == 0 else summary(value)}\n{edge.tooltip}"
         width = THINNEST + (WIDEST - THINNEST) * max(share, 0.0)
         view.diagram.edges[index] = replace(edge, label=label, weight=width, tooltip=tip)
+
+
+def carried_by(view: View, found: Run) -> dict[int, np.ndarray]:
+    """What each backward edge carries: the contribution of the reads that the forward edge beside it shows, by the edge's index."""
+    carried: dict[int, np.ndarray] = {}
+    for index, edge in enumerate(view.diagram.edges):
+        if edge.kind == "backward" and edge.mirror_of is not None:
+            parts = _contributions(view, found, edge.mirror_of)
+            if parts:
+                carried[index] = sum(parts[1:], parts[0])
+    return carried
 
 
 def _contributions(view: View, found: Run, index: int) -> list[np.ndarray]:

@@ -476,10 +476,10 @@ def test_history_is_plotted(tmp_path: Path) -> None:
 
 
 def test_gallery(tmp_path: Path) -> None:
-    from viz.gallery import write
+    from viz.gallery import EXAMPLES, write
 
     files = write(tmp_path / "gallery")
-    assert len(files) == 20 and all(300 < f.stat().st_size < 500_000 for f in files)
+    assert len(files) == 2 * len(EXAMPLES) and all(300 < f.stat().st_size < 500_000 for f in files)
 
 
 def test_place_without_boxes_of_another_part() -> None:

@@ -228,7 +228,7 @@ def gradients_through_time(norms: Any, path: Path_ = None, *, theme: str = "ligh
         _bands(axes, courses, look.theme.faint)
         _whole_steps(axes)
         plain(axes)
-        figure.legend(loc="outside upper center", ncols=1)
+        figure.legend(loc="outside upper center", ncols=1 if len(courses) < 3 else 2)
     return figure
 
 
