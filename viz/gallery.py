@@ -137,7 +137,7 @@ EXAMPLES: dict[str, tuple[Callable[[], Node], dict[str, Any]]] = {
     "classifier": (classifier, {}),
     "cross_entropy": (cross_entropy, {}),
     "recurrent": (recurrent, {}),
-    "vanishing": (bptt, {"flow": True, "direction": "LR", "values": {
+    "vanishing": (bptt, {"flow": True, "direction": "TB", "values": {
         "h_0": np.full((2, 4), 0.5, np.float32), **{f"x_{t}": np.full((2, 4), 0.3, np.float32) for t in range(1, 4)}}}),
     "lstm_cell": (lstm_cell, {}),
     "attention": (attention, {}),

@@ -216,7 +216,7 @@ def gradients_through_time(norms: Any, path: Path_ = None, *, theme: str = "ligh
     ['small: vanishes, 0.01 a step', 'large: explodes, 10 a step']
     """
     courses = _courses(norms)
-    with canvas(path, theme, 8.0, 4.6) as (figure, look):
+    with canvas(path, theme, 8.0, 3.9 + 0.3 * min(len(courses), 12)) as (figure, look):
         axes = figure.subplots()
         for k, (name, values) in enumerate(courses.items()):
             label = f"{name}: {verdict(values)}" if name else verdict(values)
@@ -228,7 +228,7 @@ def gradients_through_time(norms: Any, path: Path_ = None, *, theme: str = "ligh
         _bands(axes, courses, look.theme.faint)
         _whole_steps(axes)
         plain(axes)
-        figure.legend(loc="outside upper center", ncols=1 if len(courses) < 3 else 2)
+        figure.legend(loc="outside upper center", ncols=1)
     return figure
 
 
