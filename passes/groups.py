@@ -11,6 +11,7 @@ values of a row are then made in as few passes over the row as their reductions 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -179,3 +180,34 @@ def loops_of(node: Node) -> tuple[int, ...]:
 def elements(node: Node) -> int:
     """Elements of a static shape."""
     return prod(node.type.static_shape)
+
+
+def computed_in_order(group: Group, views: Mapping[Node, Node]) -> tuple[Node, ...]:
+    """What the kernel of a group makes, operands first: its members, and views of its roots that they read.
+
+    Depth first from the roots, so that groups alike are numbered alike whatever the ages of their nodes: a node that several
+    groups share is older than the rest of all of them but the first.
+    """
+    inside, roots = set(group.members), set(group.roots)
+
+    def computed(node: Node) -> bool:
+        return node in inside or (node in views and base_of(views, node) in roots)
+
+    order: list[Node] = []
+    done: set[Node] = set()
+    for root in group.roots:
+        if root in done:
+            continue
+        done.add(root)
+        stack = [(root, iter(root.inputs))]
+        while stack:
+            node, rest = stack[-1]
+            for operand in rest:
+                if operand not in done and computed(operand):
+                    done.add(operand)
+                    stack.append((operand, iter(operand.inputs)))
+                    break
+            else:
+                order.append(node)
+                stack.pop()
+    return tuple(order)

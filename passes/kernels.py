@@ -33,7 +33,7 @@ from graphc.ops import declare
 from graphc.rewrite import Context
 from graphc.types import TensorType, int64
 from passes.access import Access, IndexTuple, Minter, accesses, own_index
-from passes.groups import Fusion, Group, base_of, loops_of
+from passes.groups import Fusion, Group, base_of, computed_in_order, loops_of
 from passes.inline import row_depth
 from passes.rows import Item, RowPlan, plan_rows
 from passes.scopes import Params, Scope, Site, block_var, in_blocks
@@ -107,20 +107,20 @@ class GroupLowering:
     def collect(self) -> list[Item]:
         needs: dict[Node, dict[IndexTuple, None]] = {}
         heap: list[int] = []
-        by_uid: dict[int, Node] = {}
+        computed = computed_in_order(self.group, self.views)
+        place = {node: n for n, node in enumerate(computed)}
 
         def need(node: Node, index: IndexTuple) -> None:
             if node not in needs:
                 needs[node] = {}
-                by_uid[node.uid] = node
-                heapq.heappush(heap, -node.uid)
+                heapq.heappush(heap, -place[node])
             needs[node][index] = None
 
         for root in self.group.roots:
             need(root, own_index(self.group.variables, root))
         order: list[Item] = []
         while heap:
-            node = by_uid[-heapq.heappop(heap)]
+            node = computed[-heapq.heappop(heap)]
             for index in needs[node]:
                 order.append((node, index))
                 read = self.operands_of[node, index] = []

@@ -4,7 +4,7 @@ What enters: groups of a :class:`passes.groups.Fusion`. What leaves: a :class:`S
 canonical numbering). Invariant: two groups of one key lower to the same statements, so a launch of the second is the
 first's kernel on the second's buffers. That makes the lowering of a deep net proportional to its distinct kernels.
 
-The numbering: members by age (uid), which is the order in which lowering visits them; buffers as they are first met from
+The numbering: members depth first from the roots, which is the order in which lowering visits them; buffers as they are first met from
 there. A node's row holds its op, attributes and type, and where each operand comes from: a member, a buffer (seen as
 some type), or a literal's value.
 """
@@ -18,7 +18,7 @@ from typing import Any
 from graphc.ir import Node, attrs_key
 from graphc.loops import ir
 from graphc.ops.declare import Movement
-from passes.groups import Fusion, Group, base_of
+from passes.groups import Fusion, Group, base_of, computed_in_order
 
 __all__ = ["Shape", "counterparts", "shape_of"]
 
@@ -39,7 +39,8 @@ class Shape:
 
 def shape_of(group: Group, fusion: Fusion, names: Mapping[Node, str]) -> Shape:
     """The canonical form of a group."""
-    nodes = tuple(sorted(group.members, key=lambda n: n.uid))
+    computed = computed_in_order(group, fusion.views)
+    nodes = tuple([n for n in computed if n in group.members])
     local = {node: n for n, node in enumerate(nodes)}
     buffers: dict[str, int] = {}
 
