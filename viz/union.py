@@ -290,7 +290,7 @@ def _rings(shots: list[_Shot], keys: Mapping[Node, Key]) -> list[list[Key]]:
                 if work:
                     low[work[-1][0]] = min(low[work[-1][0]], low[key])
                 if low[key] == index[key]:
-                    ring = []
+                    ring: list[Key] = []
                     while not ring or ring[-1] != key:
                         ring.append(held.popitem()[0])
                     if len(ring) > 1:
@@ -399,7 +399,7 @@ def _drawn(
 def _box(box: str, nodes: list[Node], phases: Mapping[Node, str]) -> Box:
     node = nodes[0]
     name = truncate(short_name(node), 20)
-    lines = (Line(name, "name") if node.op.is_source and name else Line(truncate(node.op.name), "title"),)
+    lines: tuple[Line, ...] = (Line(name, "name") if node.op.is_source and name else Line(truncate(node.op.name), "title"),)
     if node.shape:
         lines += (Line(truncate(str(node.type), 24), "shape"),)
     backward = phases[node] == "backward"
@@ -428,8 +428,9 @@ def _told(node: Node) -> str:
 def _gathered_box(box: str, key: Key, nodes: list[Node]) -> Box:
     scope = "/".join(p for p in key[1:] if not p.startswith("+"))
     backward = key[0] == "backward"
+    held = scope or ("updates" if key[0] == "update" else census([n for n in nodes if not n.op.is_source] or nodes, 2))
     lines = (
-        Line(truncate(f"{'∂ ' if backward else ''}{scope or {'update': 'updates'}.get(key[0], 'model')}", 26), "title"),
+        Line(truncate(f"{'∂ ' if backward else ''}{held}", 26), "title"),
         Line(truncate(census(nodes), 30), "note"),
     )
     return Box(box, "collapsed", lines, f"{key[0]} {scope}: {census(nodes, 30)}", backward=backward)
