@@ -48,6 +48,7 @@ from passes import GRAPH_PIPELINE
 from passes.memory import timeline
 
 if TYPE_CHECKING:
+    from graphc.links import Links
     from graphc.profile import Profile
 
 
@@ -270,6 +271,19 @@ class Program(Pictured):
         from graphc.profile import profile_program
 
         return profile_program(self, repeats, inputs, interpreted)
+
+    def links(self, limit: int | None = None) -> Links:
+        """Loops, LLVM IR, assembly and CUDA of every kernel, each line with what it was made for (:mod:`graphc.links`).
+
+        Args:
+            limit: characters of LLVM IR and assembly together, 600,000 unless said; later kernels go without.
+
+        Raises:
+            CompileError: another target than "cpu".
+        """
+        from graphc.links import LIMIT, links_of
+
+        return links_of(self, LIMIT if limit is None else limit)
 
     def current(self, inputs: Mapping[str, Any] | None = None) -> Specialisation:
         """The specialisation for these inputs (all of them given), else the latest.

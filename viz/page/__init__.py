@@ -24,7 +24,7 @@ from graphc.loops.ir import LoopProgram
 from viz.adapt import diagram_of, view_of
 from viz.formula import unicode_formula
 from viz.model import Box, Diagram
-from viz.page import live, passes
+from viz.page import code, live, passes
 from viz.page import profile as profile_pane
 from viz.page.details import details
 from viz.page.pane import Context, Pane
@@ -37,6 +37,7 @@ from viz.view import LEVELS, View
 PANES: dict[str, Callable[[Context], Pane | None]] = {  # in the order of their tabs
     "live": live.pane,
     "passes": passes.pane,
+    "code": code.pane,
     "profile": profile_pane.pane,
 }
 

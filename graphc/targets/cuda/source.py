@@ -84,6 +84,16 @@ class CudaSource:
     launches: tuple[PlannedLaunch, ...]
     pointers: tuple[BufferSlot, ...]
     program: LoopProgram = field(repr=False)
+    kernels: tuple[PrintedKernel, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class PrintedKernel:
+    """One kernel's part of the text; ``nodes`` are for each of its lines the graph nodes that it was printed for."""
+
+    name: str
+    text: str
+    nodes: tuple[tuple[Any, ...], ...]
 
 
 def print_cuda(program: LoopProgram) -> CudaSource:
@@ -95,13 +105,14 @@ def print_cuda(program: LoopProgram) -> CudaSource:
     aliased = {launch.kernel for launch in program.launches if len(set(launch.buffers)) < len(launch.buffers)}
     names = _identifiers(program.kernels)
     printed = {n: _KernelPrinter(k, names[n], n not in aliased) for n, k in program.kernels.items()}
-    kernels = "\n\n".join(printer.text() for printer in printed.values())
+    texts = tuple(printer.printed() for printer in printed.values())
+    kernels = "\n\n".join(k.text for k in texts)
     launches = tuple(printed[launch.kernel].plan(launch) for launch in program.launches)
     pointers = tuple(slot for slot in program.buffers.values() if slot.role != "arena")
     host = _host_entry(program, launches, pointers)
     parts = [_head(program, launches), HOST_MACROS, c.helpers_used(kernels), _block_helpers(printed.values())]
     parts += ['extern "C" {\n\n' + kernels + '\n\n}  // extern "C"', host]
-    return CudaSource("\n\n".join(p for p in parts if p) + "\n", launches, pointers, program)
+    return CudaSource("\n\n".join(p for p in parts if p) + "\n", launches, pointers, program, texts)
 
 
 # ---- the file's head and host entry --------------------------------------------------------------------------------
@@ -213,6 +224,7 @@ class _KernelPrinter:
         self.extents = self._extents()
         self.guarded = any(isinstance(s, Guard) for s in inner_statements(kernel.body))
         self.lines: list[str] = []
+        self.marks: list[Stmt | None] = []  # what each line was printed for
         self.in_threads = False
         self.wide = self._needs_wide_indices()
 
@@ -241,7 +253,11 @@ class _KernelPrinter:
         flat = self.extents.get("bx", 1) * self.extents.get("tx", 1)
         return max([*sizes, *loops, flat], default=0) >= 2**31 - 2**16
 
-    def text(self) -> str:
+    def add(self, line: str, stmt: Stmt | None) -> None:
+        self.lines.append(line)
+        self.marks.append(stmt)
+
+    def printed(self) -> PrintedKernel:
         self.block(_Frame(iter(self.kernel.body), 1, None))
         index_type = "long long" if self.wide else "int"
         axes = [
@@ -252,7 +268,9 @@ class _KernelPrinter:
         ]
         threads = prod(self.shape("thread"))
         head = f"__global__ void __launch_bounds__({threads}) {self.name}({self._parameters()}) {{"
-        return "\n".join([*self._comment(), head, *axes, *scratch, *self.lines, "}"])
+        before = [*self._comment(), head, *axes, *scratch]
+        nodes = [tuple(getattr(stmt, "nodes", ())) for stmt in self.marks]  # loops and braces have none
+        return PrintedKernel(self.name, "\n".join([*before, *self.lines, "}"]), (*[()] * len(before), *nodes, ()))
 
     def _parameters(self) -> str:
         made = []
@@ -281,13 +299,13 @@ class _KernelPrinter:
                 stack.append(self.open(stmt, top))
             else:
                 for line in self.statement(stmt):
-                    self.lines.append("  " * top.depth + line)
+                    self.add("  " * top.depth + line, stmt)
 
     def open(self, stmt: For | If, outer: _Frame) -> _Frame:
         """Enter a block: axes of the grid and full thread loops need no braces, the rest is a ``for`` or an ``if``."""
         pad = "  " * outer.depth
         if isinstance(stmt, If):
-            self.lines.append(f"{pad}if ({c.bounds_text(stmt.bounds)}) {{")
+            self.add(f"{pad}if ({c.bounds_text(stmt.bounds)}) {{", stmt)
             return _Frame(iter(stmt.body), outer.depth + 1, "}")
         var = stmt.var
         if stmt.kind == "block":
@@ -296,18 +314,18 @@ class _KernelPrinter:
             frame = _Frame(iter(stmt.body), outer.depth, None, self.in_threads)
             self.in_threads = True
             if var.extent < self.extents[var.name]:
-                self.lines.append(f"{pad}if ({var.name} < {var.extent}) {{")
+                self.add(f"{pad}if ({var.name} < {var.extent}) {{", stmt)
                 frame.depth, frame.closing = outer.depth + 1, "}"
             return frame
         if stmt.kind == "unrolled":
-            self.lines.append(f"{pad}#pragma unroll")
+            self.add(f"{pad}#pragma unroll", stmt)
         index_type = "long long" if self.wide else "int"
-        self.lines.append(f"{pad}for ({index_type} {var.name} = 0; {var.name} < {var.extent}; {var.name}++) {{")
+        self.add(f"{pad}for ({index_type} {var.name} = 0; {var.name} < {var.extent}; {var.name}++) {{", stmt)
         return _Frame(iter(stmt.body), outer.depth + 1, "}")
 
     def close(self, frame: _Frame) -> None:
         if frame.closing:
-            self.lines.append("  " * (frame.depth - 1) + frame.closing)
+            self.add("  " * (frame.depth - 1) + frame.closing, None)
         if frame.threads_before is not None:
             self.in_threads = frame.threads_before
 
