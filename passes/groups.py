@@ -143,7 +143,7 @@ def _work(node: Node) -> int:
     return own_cost(node) * elements(node)
 
 
-def base_of(views: dict[Node, Node], node: Node) -> Node:
+def base_of(views: Mapping[Node, Node], node: Node) -> Node:
     """The stored value behind a chain of views."""
     while node in views:
         node = views[node]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -60,14 +60,17 @@ def draw(
     notation: Annotated[str, typer.Option(help="Of gradients: bar or leibniz.")] = "bar",
     values: Annotated[str, typer.Option(help=VALUES)] = "",
     profile: Annotated[bool, typer.Option("--profile", help="For .html: time it, compiled and interpreted.")] = False,
+    flow: Annotated[bool, typer.Option("--flow", help="Colour backward edges by their gradient: where it vanishes.")] = False,
 ) -> None:
     """Draw a graph, forward and backward."""
     from graphc.cli.models import load_model, load_values, profiled
     from viz import draw as draw_picture
     from viz import page as write_page
 
-    options = {"direction": direction} if direction else {}
+    options: dict[str, Any] = {"direction": direction} if direction else {}
     if picture.suffix.lower() == ".html":
+        if flow:
+            raise GraphcError(f"{picture.name}: pages do not colour edges by their gradient", help="name an .svg, .pdf or .png")
         found, given = load_model(model), load_values(values)
         timed = profiled(found, given, backward) if profile else None
         write_page(
@@ -80,7 +83,7 @@ def draw(
         raise GraphcError(f"{picture.name}: a profile is a part of the page", help="name a file that ends in .html")
     draw_picture(
         load_model(model), picture, backward=backward, theme=theme, level=level, notation=notation,
-        values=load_values(values), **options,
+        values=load_values(values), flow=flow, **options,
     )  # fmt: skip
     out.print(f"wrote {picture}")
 

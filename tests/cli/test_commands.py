@@ -157,6 +157,15 @@ def test_draw_a_file_s_value(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert "tanh" in (tmp_path / "m.svg").read_text(encoding="utf-8")
 
 
+def test_draw_where_the_gradient_vanishes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, _ = run(capsys, "draw", "scalar", str(tmp_path / "p.svg"), "--flow", "--values", "a=2,b=-3,c=10")
+    assert code == 0 and "vanishes" in (tmp_path / "p.svg").read_text(encoding="utf-8")
+    code, _, err = run(capsys, "draw", "scalar", str(tmp_path / "p.html"), "--flow", "--values", "a=2,b=-3,c=10")
+    assert code == 1 and ".svg" in err
+    code, _, err = run(capsys, "draw", "scalar", str(tmp_path / "q.svg"), "--flow")
+    assert code == 1 and "values=" in err
+
+
 def test_draw_a_page_with_a_profile(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "p.html"
     code, out, _ = run(capsys, "draw", "scalar", str(file), "--backward", "--profile", "--values", "a=2,b=-3,c=10")

@@ -42,8 +42,7 @@ def test_the_file_stands_alone(tmp_path: Path) -> None:
 
 def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(DrawError, match=r"\.svg"):
-        pass_through = graphc.page(scalar(), tmp_path / "p.html.svg")
-        del pass_through
+        graphc.page(scalar(), tmp_path / "p.html.svg")
     with pytest.raises(DrawError, match="cannot be written"):
         graphc.page(scalar(), tmp_path / "no" / "p.html")
 

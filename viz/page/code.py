@@ -1,8 +1,9 @@
 """Code: the user's lines, loops, LLVM IR, assembly and CUDA beside each other; what is looked at in one is lit in all.
 
 What enters: a page's context with a program that was compiled for the cpu. What leaves: a pane with a kernel at a time. Invariants: no
-link is guessed: machine code leads to lines of loops by the numbers that :mod:`graphc.links` carries, loops and CUDA to boxes and the user's
-lines by the nodes of their statements; what is left out for its size is named. Files are shown by their last name, never by their folder.
+link is guessed: machine code leads to lines of loops by the numbers that :mod:`graphc.links` carries, loops and CUDA to boxes and the
+user's lines by the nodes of their statements; what is left out for its size is named. Files are shown by their last name, never by their
+folder.
 """
 
 from __future__ import annotations
