@@ -26,7 +26,7 @@ def fold(graph: Graph, context: Context) -> Graph:
 
     def visit(node: Node, inputs: tuple[Node, ...]) -> Node:
         fresh = node.with_inputs(inputs)
-        if not inputs or node.op.is_composite or not node.type.is_static:
+        if not inputs or node.op.is_composite or not node.type.is_static or node.op.name == "scan":  # its value is a token
             return fresh
         number = _number(node, inputs)
         if number is not None and node.ndim:

@@ -96,6 +96,13 @@ class Kernels:
         return ir.Launch(self.add(kernel, "copy", (value,)), (source, target), nodes=(value,), lowered=kernel)
 
 
+def _is_data(node: Node, graph: Graph) -> bool:
+    """Whether a node is a constant that lies in memory: an array, or a number that a loop over time begins with."""
+    if node.op.name != "constant":
+        return False
+    return node.ndim > 0 or any(user.op.name == "scan" for user in graph.users[node])
+
+
 # --- loops ---------------------------------------------------------------------------------------------------------
 
 
@@ -148,7 +155,7 @@ class _Steps:
             if k < self.carries or k not in self.results:
                 self.spare[k] = (self.slots.scratch(node), self.slots.scratch(node))
         for node in fusion.graph.nodes:
-            if node.op.name == "constant" and node.ndim > 0:
+            if _is_data(node, fusion.graph):
                 found[node] = self.slots.constant(node)
         for group in fusion.groups:
             for root in group.stored:
@@ -217,7 +224,7 @@ class _Buffers:
         for name, node in graph.outputs.items():
             self.add(node, f"out.{name}", "output")
         for node in graph.nodes:
-            if node.op.name == "constant" and node.ndim > 0:
+            if _is_data(node, graph):
                 self.constant(node)
         for group in fusion.groups:
             for root in group.stored:

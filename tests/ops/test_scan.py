@@ -232,3 +232,22 @@ def test_a_carry_that_is_also_a_result_and_one_that_passes_through() -> None:
     want = graphc.compile(outputs, target="interpreter")(**arrays)
     for name, value in graphc.compile(outputs, cache=False)(**arrays).items():
         np.testing.assert_allclose(value, want[name], rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("target", ["interpreter", "cpu"])
+def test_a_number_as_the_first_carried_value(target: str) -> None:
+    xs = ops.input("xs", (3,))
+    last, before = graphc.scan(lambda c, x: (c * x, c), ops.constant(1.0), xs)
+    gradient = graphc.grad(last, [xs])
+    program = graphc.compile({"last": last, "before": before, "gradient": gradient[0]}, target=target)
+    found = program(xs=np.array([2, 3, 4], np.float32))
+    assert found["last"] == 24
+    assert found["before"].tolist() == [1, 2, 6]
+    assert found["gradient"].tolist() == [12, 8, 6]
+
+
+@pytest.mark.parametrize("target", ["interpreter", "cpu"])
+def test_a_loop_over_constants_alone(target: str) -> None:
+    last, before = graphc.scan(lambda c, x: (c * x, c), ops.constant(1.0), ops.constant(np.array([2, 3, 4], np.float32)))
+    found = graphc.compile({"last": last, "before": before}, target=target)()
+    assert found["last"] == 24 and found["before"].tolist() == [1, 2, 6]
