@@ -121,3 +121,22 @@ def test_kin_are_lit_by_mouse_and_by_keyboard(browser: Any, tmp_path: Path, made
         page.select_option(".gp-code-kernel", label=links.kernels[1].name)
         assert links.kernels[1].name in page.inner_text(".gp-code-panel[data-level=loops] .gp-code-line:first-child")
         assert page.trouble == []
+
+
+@pytest.mark.browser
+def test_the_picture_lights_the_code(browser: Any, tmp_path: Path, made: tuple[Program, Links]) -> None:
+    program, links = made
+    program.page(tmp_path / "p.html")
+    with opened(browser, tmp_path / "p.html") as page:
+        page.keyboard.press("End")
+        page.click("[role=tab][data-pane=code]")
+        page.select_option(".gp-code-kernel", index=len(links.kernels) - 1)
+        page.keyboard.press("Escape")
+        boxes = [g.get_attribute("id") for g in page.query_selector_all(".gp-pic svg > g.op") if "matmul" in (g.text_content() or "")]
+        page.hover(f"#{boxes[0]}")
+        name = page.evaluate("document.querySelector('.gp-code-kernel').selectedOptions[0].textContent")
+        chosen = next(k for k in links.kernels if k.name == name)
+        assert any(n.op.name == "matmul" for n in chosen.launched)
+        texts = page.evaluate("[...document.querySelectorAll('.gp-code-panel[data-level=loops] .gp-code-kin code')].map((c) => c.textContent)")
+        assert any("mul(" in t or "add=" in t for t in texts)
+        assert page.trouble == []

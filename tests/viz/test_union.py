@@ -152,6 +152,41 @@ def test_the_slider_by_mouse_and_by_keyboard(browser: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.browser
+def test_the_picture_of_all_stages_moves_zooms_plays_and_speaks(browser: Any, tmp_path: Path) -> None:
+    training().page(tmp_path / "p.html")
+    with opened(browser, tmp_path / "p.html") as page:
+        page.click("[role=tab][data-pane=passes]")
+        view = "document.querySelector('.gp-passes-pic svg').getAttribute('viewBox').split(' ').map(Number)"
+        page.click(".gp-passes-zoom [data-zoom='0']")
+        whole = page.evaluate(view)
+        page.click(".gp-passes-zoom [data-zoom='1.25']")
+        assert page.evaluate(view)[2] == pytest.approx(whole[2] / 1.25, rel=1e-3)
+        page.focus(".gp-passes-pic")
+        page.keyboard.press("0")
+        assert page.evaluate(view) == pytest.approx(whole, abs=0.02)
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate(view)[0] > whole[0] + 1
+        box = page.locator(".gp-passes-pic svg").bounding_box()
+        at = page.evaluate(view)
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2 + 60, box["y"] + box["height"] / 2 + 20)
+        page.mouse.up()
+        assert page.evaluate(view)[0] < at[0] and page.evaluate(view)[1] < at[1]
+        page.focus(".gp-passes-pic")
+        page.keyboard.press("n")
+        assert page.evaluate("document.activeElement.closest('.gp-passes-pic') !== null")
+        assert page.evaluate("document.querySelectorAll('.gp-passes-kin').length") == 1
+        page.click("[data-stage='0']")
+        page.click(".gp-passes-play")
+        assert page.get_attribute(".gp-passes-play", "aria-pressed") == "true"
+        page.wait_for_selector("[data-stage='1'][aria-checked=true]", timeout=10_000)
+        page.click(".gp-passes-play")
+        assert page.get_attribute(".gp-passes-play", "aria-pressed") == "false"
+        assert page.trouble == []
+
+
+@pytest.mark.browser
 def test_the_page_shows_hostile_names_as_text(browser: Any, tmp_path: Path) -> None:
     w = ops.parameter("</script><img src=x onerror=alert(1)>", (3,), 1.0)
     graphc.compile({"y": ops.sum(ops.gelu(w))}, threads=1).page(tmp_path / "p.html")
