@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from graphc.errors import DrawError
+from graphc.trace import Trace
 from viz.adapt import diagram_of
 from viz.fonts import text_width
 from viz.model import Diagram
@@ -30,6 +31,7 @@ from viz.steps import Step, steps_of
 from viz.svg import scene_to_svg
 from viz.theme import Theme, theme_of
 from viz.tikz import document, scene_to_tikz
+from viz.union import Union, union_of
 
 SUFFIXES = (".pdf", ".svg", ".tex", ".html")
 WIDTH, HEIGHT = 1280.0, 720.0  # of a 16:9 frame, in its own units
@@ -53,7 +55,8 @@ def slides(
     """Write the frames of a build-up.
 
     Args:
-        what, backward, wrt, level, theme, direction, name, notation, values: as of :func:`viz.draw`.
+        what, backward, wrt, level, theme, direction, name, notation, values: as of :func:`viz.draw`. Of ``program.trace`` the
+            frames are the stages of the compilation in one picture of all of them; ``theme`` and ``title`` are read, no more.
         path: ``x.pdf`` (a page a frame), ``x.tex`` (TikZ, a page a frame), ``x.html`` (a deck: arrows, Home, End, space) or ``x.svg``
             (numbered files ``x-01.svg``, ``x-02.svg``, ...).
         title: shown above every frame.
@@ -70,10 +73,14 @@ def slides(
             f"{file.name}: slides are not written as {file.suffix or 'a file without a suffix'}",
             help=f"choose one of {', '.join(SUFFIXES)}",
         )
-    diagram = diagram_of(
-        what, backward=backward, wrt=wrt, level=level, direction=direction, name=name, notation=notation, values=values
-    )
-    made = frames(diagram, theme_of(theme), title)
+    if isinstance(what, Trace):
+        union = union_of(what)
+        diagram, made = union.diagram, stage_frames(union, theme_of(theme), title)
+    else:
+        diagram = diagram_of(
+            what, backward=backward, wrt=wrt, level=level, direction=direction, name=name, notation=notation, values=values
+        )
+        made = frames(diagram, theme_of(theme), title)
     match file.suffix.lower():
         case ".pdf":
             write_file(file, _pdf(made))
@@ -111,6 +118,25 @@ def frames(diagram: Diagram, theme: Theme, title: str = "") -> list[Frame]:
         groups += _furniture(theme, step, number, len(steps), title)
         text = f"{title or diagram.name}, step {number} of {len(steps)}: {step.sentence}"
         made.append(Frame(Scene(WIDTH, HEIGHT, theme.background, scene.title, text, groups), step.sentence))
+    return made
+
+
+def stage_frames(union: Union, theme: Theme, title: str = "") -> list[Frame]:
+    """A frame for each stage of a compilation, everything in its place; what is new at a stage has a heavy outline."""
+    scene, _ = scene_of(union.diagram, theme)
+    fit = _Fit.of(scene, theme)
+    made = []
+    before = union.moments[0].boxes
+    for number, moment in enumerate(union.moments, 1):
+        live = moment.boxes | moment.edges
+        groups = [fit.place(_lit(g, theme) if g.id in moment.boxes - before else g) for g in scene.groups if g.id in live]
+        change = f" {moment.count} nodes." if number == 1 or moment.boxes != before else ""
+        step = Step(tuple(sorted(moment.boxes)), (), "forward", f"{moment.say}{change}")
+        heading = f"{title}: {moment.title}" if title else moment.title
+        groups += _furniture(theme, step, number, len(union.moments), heading)
+        text = f"{heading}, stage {number} of {len(union.moments)}: {step.sentence}"
+        made.append(Frame(Scene(WIDTH, HEIGHT, theme.background, scene.title, text, groups), step.sentence))
+        before = moment.boxes
     return made
 
 

@@ -22,10 +22,10 @@ from graphc.ir import Graph, Node
 from graphc.trace import Stage, Trace
 from viz.fonts import truncate
 from viz.model import Box, Diagram, Edge, Line, Role
-from viz.view import census, is_backward, scope_of, short_name
+from viz.union_keys import Key, Shot, by_update, gathered_keys, hidden, known, reads, separated
+from viz.view import census, is_backward, short_name
 
 MOST = 220  # boxes of a union; more are gathered by scope
-_GATHERED = 120
 _LISTED = 60  # boxes that a rule or a refusal is lit on
 
 SAID = {
@@ -38,9 +38,8 @@ SAID = {
     "schedule": "Loops are tiled, vectorised and split over the threads.",
     "machine code": "LLVM compiles the loops for this machine.",
 }  # fmt: skip
+TITLES = {"forward": "declared", "gradient": "differentiated", "fuse": "fused", "lower": "lowered"}
 _MODULES = {"freeze": "graphc.specialise"}
-
-Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,11 @@ class Moment:
     refused: tuple[Refused, ...] = ()
     kernels: tuple[Made, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """What the graph is then."""
+        return TITLES.get(self.name, self.name)
+
 
 @dataclass
 class Union:
@@ -102,17 +106,6 @@ class Union:
     moments: list[Moment]
     nodes: dict[str, list[Node]]
     gathered: bool = False
-
-
-@dataclass
-class _Shot:
-    """A graph at a stage, before boxes are known."""
-
-    name: str
-    nodes: tuple[Node, ...]
-    stage: Stage | None
-    idle: tuple[str, ...] = ()
-    seen: dict[Node, Node] = field(default_factory=dict)  # node -> the visible node whose value it passes on
 
 
 def union_of(trace: Trace) -> Union:
@@ -128,38 +121,38 @@ def union_of(trace: Trace) -> Union:
     for shot in shots:
         shot.seen = _visible(shot.nodes)
     keys = {node: (node.lineage[0],) for shot in shots for node in shot.nodes}
-    keys = _separated(shots, _updates(shots, keys, phases))
-    gathered = len(_known(shots, keys)) > MOST
+    keys = separated(shots, by_update(shots, keys, phases))
+    gathered = len(known(shots, keys)) > MOST
     if gathered:
-        keys = _gathered(shots, keys, phases)
+        keys = gathered_keys(shots, keys, phases)
     return _drawn(shots, keys, phases, trace, gathered)
 
 
 # --- stages --------------------------------------------------------------------------------------------------------
 
 
-def _shots(trace: Trace) -> list[_Shot]:
+def _shots(trace: Trace) -> list[Shot]:
     """Stages that changed the graph, the declared one told in two where it has a backward part."""
-    shots: list[_Shot] = []
+    shots: list[Shot] = []
     idle: list[str] = []
     for stage in trace.stages:
         if isinstance(stage.artifact, Graph):
             if not shots:
                 forward = _forward_of(stage.artifact)
                 if 0 < len(forward) < len(stage.artifact.nodes):
-                    shots.append(_Shot("forward", forward, None))
-                    shots.append(_Shot("gradient", stage.artifact.nodes, stage))
+                    shots.append(Shot("forward", forward, None))
+                    shots.append(Shot("gradient", stage.artifact.nodes, stage))
                     continue
             elif not stage.changed and not stage.refusals and set(shots[-1].nodes) == set(stage.artifact.nodes):
                 idle.append(stage.name)
                 continue
-            shots.append(_Shot(stage.name, stage.artifact.nodes, stage, tuple(idle)))
+            shots.append(Shot(stage.name, stage.artifact.nodes, stage, tuple(idle)))
             idle = []
         elif hasattr(stage.artifact, "groups"):
-            shots.append(_Shot(stage.name, stage.artifact.graph.nodes, stage, tuple(idle)))
+            shots.append(Shot(stage.name, stage.artifact.graph.nodes, stage, tuple(idle)))
             idle = []
         elif shots and hasattr(stage.artifact, "program") and stage.name == "lower":
-            shots.append(_Shot(stage.name, shots[-1].nodes, stage, tuple(idle)))
+            shots.append(Shot(stage.name, shots[-1].nodes, stage, tuple(idle)))
             idle = []
     return shots
 
@@ -187,7 +180,7 @@ def _depends(nodes: Iterable[Node]) -> set[Node]:
     return found
 
 
-def _phases(shots: list[_Shot]) -> dict[Node, str]:
+def _phases(shots: list[Shot]) -> dict[Node, str]:
     """Node -> forward, backward or update (what only serves new values of parameters): of the first stage that has it."""
     found: dict[Node, str] = {}
     for shot in shots:
@@ -205,7 +198,7 @@ def _phases(shots: list[_Shot]) -> dict[Node, str]:
     return found
 
 
-def _graph(shot: _Shot) -> Graph | None:
+def _graph(shot: Shot) -> Graph | None:
     artifact = shot.stage.artifact if shot.stage is not None else None
     found = getattr(artifact, "graph", artifact)
     return found if isinstance(found, Graph) else None
@@ -219,153 +212,15 @@ def _visible(nodes: Iterable[Node]) -> dict[Node, Node]:
     return seen
 
 
-def _hidden(node: Node) -> bool:
-    return node.op.name in ("constant", "broadcast")
-
-
-# --- one key a box -------------------------------------------------------------------------------------------------
-
-
-def _reads(shot: _Shot, keys: Mapping[Node, Key]) -> Iterable[tuple[Key, Key]]:
-    for node in shot.nodes:
-        if _hidden(node):
-            continue
-        for operand in node.inputs:
-            tail = shot.seen.get(operand, operand)
-            if not _hidden(tail) and tail in keys and keys[tail] != keys[node]:
-                yield keys[tail], keys[node]
-
-
-def _known(shots: list[_Shot], keys: Mapping[Node, Key]) -> dict[Key, None]:
-    return dict.fromkeys(keys[n] for shot in shots for n in shot.nodes if not _hidden(n))
-
-
-def _updates(shots: list[_Shot], keys: dict[Node, Key], phases: Mapping[Node, str]) -> dict[Node, Key]:
-    """What an optimizer does to one parameter is one box: all its arrays that read each other, without shared scalars."""
-    into: dict[Key, Key] = {}
-
-    def root(key: Key) -> Key:
-        while into.setdefault(key, key) != key:
-            into[key] = key = into[into[key]]
-        return key
-
-    parts = {n: keys[n] for shot in shots for n in shot.nodes if phases[n] == "update" and not _hidden(n)}
-    for shot in shots:
-        for node in shot.nodes:
-            for operand in node.inputs:
-                tail = shot.seen.get(operand, operand)
-                if node in parts and tail in parts and bool(node.shape) == bool(tail.shape):
-                    into[root(keys[node])] = root(keys[tail])
-    return {node: (("update", *root(key)),) if node in parts else key for node, key in keys.items()}
-
-
-def _separated(shots: list[_Shot], keys: dict[Node, Key]) -> dict[Node, Key]:
-    """Where stages put nodes in opposite orders, copies get places of their own, until nothing runs in a circle."""
-    while circle := {key for ring in _rings(shots, keys) for key in ring if len(key) == 1}:
-        keys = {node: (*key, node.uid) if key in circle else key for node, key in keys.items()}
-    return keys
-
-
-def _rings(shots: list[_Shot], keys: Mapping[Node, Key]) -> list[list[Key]]:
-    """Strongly connected parts of more than one key, by Tarjan's algorithm ("Depth-first search and linear graph algorithms", 1972)."""
-    after: dict[Key, dict[Key, None]] = {key: {} for key in _known(shots, keys)}
-    for shot in shots:
-        for tail, head in _reads(shot, keys):
-            after[tail][head] = None
-    index: dict[Key, int] = {}
-    low: dict[Key, int] = {}
-    held: dict[Key, None] = {}
-    rings: list[list[Key]] = []
-    for root in after:
-        if root in index:
-            continue
-        work = [(root, iter(after[root]))]
-        index[root] = low[root] = len(index)
-        held[root] = None
-        while work:
-            key, rest = work[-1]
-            step = next((k for k in rest if k not in index or k in held), None)
-            if step is None:
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[key])
-                if low[key] == index[key]:
-                    ring: list[Key] = []
-                    while not ring or ring[-1] != key:
-                        ring.append(held.popitem()[0])
-                    if len(ring) > 1:
-                        rings.append(ring)
-            elif step in index:
-                low[key] = min(low[key], index[step])
-            else:
-                index[step] = low[step] = len(index)
-                held[step] = None
-                work.append((step, iter(after[step])))
-    return rings
-
-
-def _gathered(shots: list[_Shot], keys: Mapping[Node, Key], phases: Mapping[Node, str]) -> dict[Node, Key]:
-    """Keys of runs of one order of everything: what stands together in it and in a scope, as deep as there is room for."""
-    node_of = {keys[n]: n for shot in reversed(shots) for n in reversed(shot.nodes) if not _hidden(n)}
-    after: dict[Key, dict[Key, None]] = {key: {} for key in _known(shots, keys)}
-    for shot in shots:
-        for tail, head in _reads(shot, keys):
-            after[tail][head] = None
-    runs: dict[Key, Key] = {}
-    for depth in range(8, -1, -1):
-        group = {key: (phases[node_of[key]], *scope_of(node_of[key])[:depth]) for key in after}
-        runs = _runs(after, group, {key for key in after if node_of[key].op.is_source})
-        if len(set(runs.values())) <= _GATHERED:
-            break
-    return {node: runs.get(key, key) for node, key in keys.items()}
-
-
-def _runs(after: Mapping[Key, Mapping[Key, None]], group: Mapping[Key, Key], sources: set[Key]) -> dict[Key, Key]:
-    """Each key's run: (phase, scope..., number). The order stays in a group while it can; sources stand with their first reader.
-
-    Runs of an order cannot run in a circle: every edge leads on in it.
-    """
-    missing = dict.fromkeys(after, 0)
-    for tail in after:
-        for head in after[tail]:
-            missing[head] += tail not in sources
-    ready: dict[Key, list[Key]] = {}
-    for key in after:
-        if not missing[key] and key not in sources:
-            ready.setdefault(group[key], []).append(key)
-    rank = {"forward": 0, "backward": 1, "update": 2}
-    found: dict[Key, Key] = {}
-    here: Key = ()
-    number = 0
-    while ready:
-        at = here if here in ready else (here[:1] if here[:1] in ready else ())  # what has no scope joins whatever is told
-        if not at:
-            at = here = min(ready, key=lambda g: (rank[g[0]], len(g) == 1))
-            number += 1
-        key = ready[at].pop()
-        if not ready[at]:
-            del ready[at]
-        found[key] = (*here, f"+{number}")
-        for head in after[key]:
-            missing[head] -= 1
-            if not missing[head]:
-                ready.setdefault(group[head], []).append(head)
-    order = {key: k for k, key in enumerate(found)}
-    for key in sources:
-        readers = [h for h in after[key] if h in order]
-        found[key] = found[min(readers, key=order.__getitem__)] if readers else (*group[key], "+0")
-    return found
-
-
 # --- boxes ---------------------------------------------------------------------------------------------------------
 
 
 def _drawn(
-    shots: list[_Shot], keys: Mapping[Node, Key], phases: Mapping[Node, str], trace: Trace, gathered: bool
+    shots: list[Shot], keys: Mapping[Node, Key], phases: Mapping[Node, str], trace: Trace, gathered: bool
 ) -> Union:
-    ids = {key: f"u{k}" for k, key in enumerate(_known(shots, keys))}
+    ids = {key: f"u{k}" for k, key in enumerate(known(shots, keys))}
     nodes: dict[str, list[Node]] = {box: [] for box in ids.values()}
-    first: dict[Node, None] = dict.fromkeys(n for shot in shots for n in shot.nodes if not _hidden(n))
+    first: dict[Node, None] = dict.fromkeys(n for shot in shots for n in shot.nodes if not hidden(n))
     for node in first:
         nodes[ids[keys[node]]].append(node)
     updated = {value: target for shot in shots for graph in [_graph(shot)] if graph for target, value in graph.updates.items()}
@@ -383,7 +238,7 @@ def _drawn(
     for shot in shots:
         live = frozenset(box_of[n] for n in shot.nodes if n in box_of)
         drawn = set()
-        for tail, head in _reads(shot, keys):
+        for tail, head in reads(shot, keys):
             pair = ids[tail], ids[head]
             if pair not in edges:
                 edges[pair] = f"e{len(edges)}"
@@ -437,7 +292,7 @@ def _gathered_box(box: str, key: Key, nodes: list[Node]) -> Box:
 
 
 def _moment(
-    shot: _Shot, live: frozenset[str], edges: frozenset[str], box_of: Mapping[Node, str], lineage: Mapping[int, str],
+    shot: Shot, live: frozenset[str], edges: frozenset[str], box_of: Mapping[Node, str], lineage: Mapping[int, str],
     gathered: bool,
 ) -> Moment:  # fmt: skip
     def boxes(nodes: Iterable[Any]) -> tuple[str, ...]:

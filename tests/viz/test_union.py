@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,20 @@ def test_large_programs_are_gathered_by_scope() -> None:
 def test_a_trace_without_graphs_is_an_error() -> None:
     with pytest.raises(DrawError, match="no stage with a graph"):
         union_of(Trace())
+
+
+def test_stages_as_slides_keep_their_places(tmp_path: Path) -> None:
+    trace = training().trace
+    union = union_of(trace)
+    assert graphc.slides(trace, tmp_path / "s.svg", title="One step") == len(union.moments)
+    places: dict[str, str] = {}
+    for k, moment in enumerate(union.moments, 1):
+        text = (tmp_path / f"s-{k:02}.svg").read_text(encoding="utf-8")
+        found = dict(re.findall(r'<g id="\w+-(u\d+)".*?(?:x|cx)="([\d.]+)"', text))
+        assert set(found) == set(moment.boxes)
+        assert all(places.setdefault(box, x) == x for box, x in found.items())
+        assert f"One step: {moment.title}" in text
+    assert graphc.slides(trace, tmp_path / "s.pdf") == len(union.moments)
 
 
 # --- the page ------------------------------------------------------------------------------------------------------

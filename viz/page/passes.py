@@ -18,7 +18,6 @@ from viz.theme import VARIABLES
 from viz.union import MOST, Made, Moment, Refused, Rule, Union, union_of
 
 LISTED = 150  # rules, refusals or kernels of a stage that are listed
-TITLES = {"forward": "declared", "gradient": "differentiated", "fuse": "fused", "lower": "lowered"}
 
 
 def pane(context: Context) -> Pane | None:
@@ -30,7 +29,7 @@ def pane(context: Context) -> Pane | None:
     except DrawError:
         return None  # a program that keeps no graphs
     stages = "".join(
-        f'<button role="radio" aria-checked="false" tabindex="-1" data-stage="{k}">{escape(_title(m))}</button>'
+        f'<button role="radio" aria-checked="false" tabindex="-1" data-stage="{k}">{escape(m.title)}</button>'
         for k, m in enumerate(union.moments)
     )
     gathered = (
@@ -55,10 +54,6 @@ def pane(context: Context) -> Pane | None:
     return Pane("passes", "Passes", html, _data(union, context))
 
 
-def _title(moment: Moment) -> str:
-    return TITLES.get(moment.name, moment.name)
-
-
 def _data(union: Union, context: Context) -> dict[str, Any]:
     boxes = {box: list(context.keys_of(nodes)) for box, nodes in union.nodes.items()}
     return {"boxes": boxes, "moments": [_moment(m) for m in union.moments], "gathered": union.gathered,
@@ -74,7 +69,7 @@ def _moment(moment: Moment) -> dict[str, Any]:
         "kernels": max(len(moment.kernels) - LISTED, 0),
     }  # fmt: skip
     return {
-        "title": _title(moment), "say": moment.say, "idle": list(moment.idle), "count": moment.count, "ms": moment.seconds * 1e3,
+        "title": moment.title, "say": moment.say, "idle": list(moment.idle), "count": moment.count, "ms": moment.seconds * 1e3,
         "boxes": sorted(moment.boxes), "edges": sorted(moment.edges), "sizes": dict(moment.sizes), "left": left,
         "rules": short(moment.rules, _rule), "refused": short(moment.refused, _refused), "kernels": short(moment.kernels, _kernel),
     }  # fmt: skip
