@@ -56,7 +56,7 @@ def slides(
 
     Args:
         what, backward, wrt, level, theme, direction, name, notation, values: as of :func:`viz.draw`. Of ``program.trace`` the
-            frames are the stages of the compilation in one picture of all of them; ``theme`` and ``title`` are read, no more.
+            frames are the stages of the compilation in one picture of all of them, by ``theme``, ``direction`` and ``title``.
         path: ``x.pdf`` (a page a frame), ``x.tex`` (TikZ, a page a frame), ``x.html`` (a deck: arrows, Home, End, space) or ``x.svg``
             (numbered files ``x-01.svg``, ``x-02.svg``, ...).
         title: shown above every frame.
@@ -74,7 +74,7 @@ def slides(
             help=f"choose one of {', '.join(SUFFIXES)}",
         )
     if isinstance(what, Trace):
-        union = union_of(what)
+        union = union_of(what, "TB" if direction == "TB" else "LR")
         diagram, made = union.diagram, stage_frames(union, theme_of(theme), title)
     else:
         diagram = diagram_of(

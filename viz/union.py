@@ -21,7 +21,7 @@ from graphc.errors import DrawError
 from graphc.ir import Graph, Node
 from graphc.trace import Stage, Trace
 from viz.fonts import truncate
-from viz.model import Box, Diagram, Edge, Line, Role
+from viz.model import Box, Diagram, Direction, Edge, Line, Role
 from viz.union_keys import Key, Shot, by_update, gathered_keys, hidden, known, reads, separated
 from viz.view import census, is_backward, short_name
 
@@ -108,8 +108,8 @@ class Union:
     gathered: bool = False
 
 
-def union_of(trace: Trace) -> Union:
-    """The union of a trace's stages.
+def union_of(trace: Trace, direction: Direction | None = None) -> Union:
+    """The union of a trace's stages; ``direction`` of its flow, by its size unless said.
 
     Raises:
         DrawError: the trace has no stage with a graph.
@@ -125,7 +125,7 @@ def union_of(trace: Trace) -> Union:
     gathered = len(known(shots, keys)) > MOST
     if gathered:
         keys = gathered_keys(shots, keys, phases)
-    return _drawn(shots, keys, phases, trace, gathered)
+    return _drawn(shots, keys, phases, trace, gathered, direction)
 
 
 # --- stages --------------------------------------------------------------------------------------------------------
@@ -216,15 +216,16 @@ def _visible(nodes: Iterable[Node]) -> dict[Node, Node]:
 
 
 def _drawn(
-    shots: list[Shot], keys: Mapping[Node, Key], phases: Mapping[Node, str], trace: Trace, gathered: bool
-) -> Union:
+    shots: list[Shot], keys: Mapping[Node, Key], phases: Mapping[Node, str], trace: Trace, gathered: bool,
+    direction: Direction | None,
+) -> Union:  # fmt: skip
     ids = {key: f"u{k}" for k, key in enumerate(known(shots, keys))}
     nodes: dict[str, list[Node]] = {box: [] for box in ids.values()}
     first: dict[Node, None] = dict.fromkeys(n for shot in shots for n in shot.nodes if not hidden(n))
     for node in first:
         nodes[ids[keys[node]]].append(node)
     updated = {value: target for shot in shots for graph in [_graph(shot)] if graph for target, value in graph.updates.items()}
-    diagram = Diagram(trace.stages[0].artifact.name, direction="TB" if len(ids) > 14 else "LR")
+    diagram = Diagram(trace.stages[0].artifact.name, direction=direction or ("TB" if len(ids) > 14 else "LR"))
     for key, box in ids.items():
         several = isinstance(key[0], tuple) and len({n.lineage[0] for n in nodes[box]}) > 1
         if gathered:
