@@ -71,6 +71,7 @@ def feature_maps(
     Raises:
         DrawError: another number of axes, no such example. InputError: inputs do not fit.
 
+    >>> from graphc import ops
     >>> x = ops.input("x", (1, 2, 2, 3))
     >>> figure = feature_maps(ops.relu(x), inputs={"x": np.ones((1, 2, 2, 3), np.float32)})
     >>> [ax.get_title() for ax in figure.axes[:3]]
@@ -98,6 +99,7 @@ def attention(
     Raises:
         DrawError: the value has no such attention, another number of axes, or another number of tokens. InputError: inputs do not fit.
 
+    >>> from graphc import ops
     >>> x = ops.input("x", (3, 2))
     >>> figure = attention(ops.scaled_dot_product_attention(x, x, x, causal=True), inputs={"x": np.zeros((3, 2), np.float32)})
     >>> figure.axes[0].images[0].get_array().round(2).tolist()
@@ -135,6 +137,7 @@ def attention_weights(value: Node, inputs: Mapping[str, Any], *, layer: int = 0)
 
     Source: Vaswani et al., "Attention is all you need" (2017), equation 1.
 
+    >>> from graphc import ops
     >>> x = ops.input("x", (2, 1))
     >>> attention_weights(ops.scaled_dot_product_attention(x, x, x), {"x": np.zeros((2, 1), np.float32)}).tolist()
     [[0.5, 0.5], [0.5, 0.5]]
