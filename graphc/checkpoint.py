@@ -32,7 +32,8 @@ from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as print_tensors
 
 from graphc.errors import CheckpointError
-from graphc.ir import Node, Variable
+from graphc.ir import Node
+from graphc.variables import Variable
 
 FORMAT = 1
 _VARIABLE, _BEST = "variable:", "best:"

@@ -22,11 +22,12 @@ from graphc.derivation import Derived, LoopStage, Options, build_loops, cpu_opti
 from graphc.freeze import Snapshot
 from graphc.freeze import freeze as freeze_parameters
 from graphc.garbage import collector_paused
-from graphc.ir import Graph, Variable
+from graphc.ir import Graph
 from graphc.loops.ir import LoopProgram
 from graphc.specialise import specialise
 from graphc.structure import Structure, structure
 from graphc.trace import Observer, Stage, Trace
+from graphc.variables import Variable
 from graphc.verify import verify
 from passes.prepack import prepack
 from passes.scans import merge_scans

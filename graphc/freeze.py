@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from graphc.ir import REGISTRY, Graph, Node, Variable, aligned_empty
+from graphc.ir import REGISTRY, Graph, Node
+from graphc.variables import Variable, aligned_empty
 
 Snapshot = Mapping[Variable, np.ndarray]
 

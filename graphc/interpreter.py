@@ -19,9 +19,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from graphc.errors import IndexRangeError, InputError, NonFiniteError, VerifyError
-from graphc.ir import Graph, Node, Variable
+from graphc.ir import Graph, Node
 from graphc.specialise import specialise_nodes
 from graphc.types import Dim, SymDim, TensorType
+from graphc.variables import Variable
 
 Keep = MutableMapping[Node, np.ndarray]
 Watch: TypeAlias = Callable[[Node, float, np.ndarray, Sequence[np.ndarray]], None]  # node, seconds, value, operands

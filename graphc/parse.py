@@ -30,9 +30,10 @@ import numpy as np
 
 import graphc.ops  # noqa: F401  fills the registry
 from graphc.errors import GraphError, ParseError, TypeRuleError
-from graphc.ir import REGISTRY, Graph, Node, Variable
+from graphc.ir import REGISTRY, Graph, Node
 from graphc.provenance import Origin, Source
 from graphc.types import DTYPES, Dim, DType, SymDim, TensorType
+from graphc.variables import Variable
 
 PARSED = Origin("parse")
 RESERVED = frozenset({"True", "False", "None", "nan", "inf", *(d.short for d in DTYPES)})

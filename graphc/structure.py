@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.ir import REGISTRY, Graph, Node, Variable
+from graphc.ir import REGISTRY, Graph, Node
 from graphc.types import DType, SymDim, TensorType
+from graphc.variables import Variable
 
 __all__ = ["Structure", "structure"]
 

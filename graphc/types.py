@@ -53,6 +53,8 @@ class DType:
     def __repr__(self) -> str:
         return f"graphc.{'bool_' if self.name == 'bool' else self.name}"
 
+    __iter__ = None  # __getitem__ would otherwise make iteration endless
+
     def __getitem__(self, shape: Any) -> TensorType:
         """``graphc.f32["batch", 784]`` is a tensor type, as an annotation wants it."""
         return TensorType(self, as_shape(shape if isinstance(shape, tuple) else (shape,)))

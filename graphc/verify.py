@@ -21,9 +21,10 @@ import numpy as np
 
 import graphc.ops  # noqa: F401  fills the registry
 from graphc.errors import GraphcError, VerifyError
-from graphc.ir import REGISTRY, Graph, Node, Op, Variable, attrs_key
+from graphc.ir import REGISTRY, Graph, Node, Op, attrs_key
 from graphc.text import print_node, value_names
 from graphc.types import DType, SymDim, TensorType
+from graphc.variables import Variable
 
 
 def verify(graph: Graph) -> None:

@@ -27,8 +27,9 @@ from typing import Any
 
 from graphc import ops, provenance
 from graphc.errors import DifferentiationError
-from graphc.ir import Node, Variable
+from graphc.ir import Node
 from graphc.types import SymDim
+from graphc.variables import Variable
 from passes.adjoints import reverse
 from passes.structure import Wrt, flatten, label, require_float, require_node, seed_like, unflatten
 from passes.tangents import forward

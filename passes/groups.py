@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
-from graphc.ir import Graph, Node
+from graphc.ir import Graph, Node, topological
 from graphc.loops.index import Var
 from graphc.ops import declare
 from passes.access import IndexTuple, loop_variables, own_index
@@ -193,21 +193,4 @@ def computed_in_order(group: Group, views: Mapping[Node, Node]) -> tuple[Node, .
     def computed(node: Node) -> bool:
         return node in inside or (node in views and base_of(views, node) in roots)
 
-    order: list[Node] = []
-    done: set[Node] = set()
-    for root in group.roots:
-        if root in done:
-            continue
-        done.add(root)
-        stack = [(root, iter(root.inputs))]
-        while stack:
-            node, rest = stack[-1]
-            for operand in rest:
-                if operand not in done and computed(operand):
-                    done.add(operand)
-                    stack.append((operand, iter(operand.inputs)))
-                    break
-            else:
-                order.append(node)
-                stack.pop()
-    return tuple(order)
+    return topological(group.roots, computed)

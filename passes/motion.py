@@ -18,7 +18,7 @@ recurrent neural networks on GPUs" (2016), section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -405,7 +405,9 @@ class _Batcher:
 
     def run(self, root: Node) -> Node:
         """``[length, ...]`` of a node that :func:`_can_batch`."""
-        below = _until(root, self.made)
+        if root in self.made:
+            return self.made[root]
+        below = topological((root,), lambda node: node not in self.made)
         plain = substitute([i for n in below for i in n.inputs if i not in self.made], self.constants)
         for node in below:
             moving = [i in self.made for i in node.inputs]
@@ -434,22 +436,3 @@ class _Batcher:
             o if m else ops.broadcast_to(o, (self.length, *o.shape)) for o, m in zip(operands, moving, strict=True)
         ]
         return node.op(*spread, **node.attrs)
-
-
-def _until(root: Node, known: Mapping[Node, Node]) -> list[Node]:
-    """The nodes below ``root`` that are not known, operands first (iterative)."""
-    order: list[Node] = []
-    done: set[Node] = set(known)
-    stack: list[tuple[Node, Iterable[Node]]] = [(root, iter(root.inputs))] if root not in done else []
-    done.add(root)
-    while stack:
-        node, rest = stack[-1]
-        for operand in rest:
-            if operand not in done:
-                done.add(operand)
-                stack.append((operand, iter(operand.inputs)))
-                break
-        else:
-            order.append(node)
-            stack.pop()
-    return order

@@ -26,7 +26,6 @@ from math import prod
 
 import numpy as np
 
-from graphc.ir import aligned_empty
 from graphc.loops.dependence import inner_statements
 from graphc.loops.index import Index, Var, row_major
 from graphc.loops.interpreter import run_kernel
@@ -46,6 +45,7 @@ from graphc.loops.ir import (
 )
 from graphc.loops.schedule import indices_of
 from graphc.types import TensorType
+from graphc.variables import aligned_empty
 
 SMALLEST = 1 << 14  # bytes of a constant from which on its place matters
 GROWTH = 1.5  # bytes of all panels of an operand over its own, at most

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 
 from graphc import ops, provenance
 from graphc.errors import DifferentiationError
-from graphc.ir import Node, Variable
+from graphc.ir import Node
 from graphc.ops.declare import Zero
+from graphc.variables import Variable
 
 Value: TypeAlias = Node | Variable
 Wrt: TypeAlias = Value | Sequence[Value] | Mapping[Any, Value]

@@ -117,3 +117,9 @@ def test_a_graph_declared_from_a_function_equals_the_values() -> None:
 def test_a_star_import_keeps_python_s_own_names() -> None:
     code = "from graphc import *; print(sum([1, 2]), grad.__module__, 'tanh' in globals(), 'compile' in globals())"
     assert run_python(code).split() == ["3", "passes.differentiate", "True", "False"]
+
+
+def test_a_dtype_makes_types_and_cannot_be_iterated_for_ever() -> None:
+    assert str(graphc.float32["batch", 3]) == "f32[batch,3]"
+    with pytest.raises(TypeError, match="not iterable"):
+        list(graphc.float32)  # type: ignore[call-overload]

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.errors import DrawError
-from graphc.ir import Graph, Node, Variable, topological
+from graphc.ir import Graph, Node, topological
 from graphc.ops.declare import Custom, NotDifferentiable, Partials, Transpose, Zero
+from graphc.variables import Variable
 from viz.fonts import truncate
 from viz.formula import bar
 from viz.model import Box, Edge, Line

@@ -13,9 +13,10 @@ import numpy as np
 
 from graphc import provenance
 from graphc.errors import DTypeError, GraphError
-from graphc.ir import Node, Variable, make
+from graphc.ir import Node, make
 from graphc.ops.declare import Literal, NotDifferentiable, declare
 from graphc.types import DType, TensorType, as_dtype, as_shape, float32, int32, int64
+from graphc.variables import Variable
 
 
 def _declared_type(types: tuple[TensorType, ...], *, type: TensorType, **attrs: Any) -> TensorType:

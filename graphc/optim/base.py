@@ -18,11 +18,12 @@ import numpy as np
 
 from graphc import ops, provenance
 from graphc.errors import GraphError
-from graphc.ir import Node, Variable
+from graphc.ir import Node
 from graphc.ops.sources import parameter_node
 from graphc.optim.clip import Clip, apply_clip
 from graphc.schedules import AnySchedule, as_schedule
 from graphc.types import DType, TensorType, int32
+from graphc.variables import Variable
 from passes.differentiate import grad
 
 Update: TypeAlias = dict[Node, Node]

@@ -24,7 +24,7 @@ from graphc import provenance
 from graphc.data.dataset import Dataset
 from graphc.driver import Program, Target, compile
 from graphc.errors import CheckpointError, DataError, GraphError
-from graphc.ir import Graph, Node, Variable
+from graphc.ir import Graph, Node
 from graphc.nn.phase import with_phase
 from graphc.optim.base import Optimizer, state_variable
 from graphc.optim.clip import Clip
@@ -35,6 +35,7 @@ from graphc.train.interrupt import deferred_interrupt
 from graphc.train.progress import Reporter
 from graphc.train.run import Run
 from graphc.types import TensorType, int32
+from graphc.variables import Variable
 
 logger = logging.getLogger("graphc.train")
 _STEP = "trainer/step"

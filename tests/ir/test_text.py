@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from graphc import ops, provenance
 from graphc.errors import ParseError
-from graphc.ir import Graph, Node, Variable
+from graphc.ir import Graph, Node
 from graphc.text import parse_graph, print_graph, same_structure, value_names
 from graphc.types import DTYPES, TensorType, dim, float32, float64
+from graphc.variables import Variable
 
 
 def round_trip(graph: Graph) -> Graph:

@@ -39,7 +39,7 @@ def agree(graph: Graph, arrays: dict[str, np.ndarray], options: dict[str, object
 
 
 def sensitivity(
-    graph: Graph, arrays: dict[str, np.ndarray], want: dict[str, np.ndarray], updates: dict[graphc.ir.Variable, np.ndarray]
+    graph: Graph, arrays: dict[str, np.ndarray], want: dict[str, np.ndarray], updates: dict[graphc.variables.Variable, np.ndarray]
 ) -> float:
     """How far the oracle itself moves, relative to its largest value, when inputs and parameters move by one part in 10^6.
 

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from graphc.ir import Variable, aligned_empty
 from graphc.loops.ir import BufferSlot, LoopProgram
 from graphc.targets.cpu.launches import launch_list
 from graphc.types import TensorType, as_dtype
+from graphc.variables import Variable, aligned_empty
 
 __all__ = ["LARGEST", "Plan"]
 

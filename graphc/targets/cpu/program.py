@@ -27,7 +27,6 @@ import numpy as np
 
 import graphc
 from graphc.errors import CompileError, IndexRangeError, InputError
-from graphc.ir import aligned_empty
 from graphc.loops.ir import BufferSlot, LoopProgram
 from graphc.loops.text import print_kernel
 from graphc.targets.cpu.call import ArraySpec, CallBlock
@@ -40,6 +39,7 @@ from graphc.targets.cpu.plan import Plan
 from graphc.targets.cpu.recorder import Recorder, Recording, recorder_address
 from graphc.targets.cpu.step import Frame, NativeStep, native_available
 from graphc.targets.cpu.threads import ThreadPool, available_cpus, parallel_address
+from graphc.variables import aligned_empty
 
 __all__ = ["CpuExecutable", "CpuOptions", "compile_program", "compile_text"]
 
