@@ -271,8 +271,10 @@ def chain_rule(mirror: _Mirror, node: Node) -> list[Line]:
         if operand is not tail:
             right = rf"\textstyle\sum {_bracketed(right)}"  # a broadcast was folded into the edge
         sign = "=" if mirror.inflow[view.box_of[tail]] == 1 else r"\;{+}{=}\;"
-        rule = [Line(f"{adjoint(view, view.tex[tail])} {sign} {right}", "formula"), *worked_out(mirror, node, position)]
-        lines.append(rule)
+        numbers = worked_out(mirror, node, position)
+        if numbers:
+            view.worked.setdefault(view.box_of[node], []).append(position)
+        lines.append([Line(f"{adjoint(view, view.tex[tail])} {sign} {right}", "formula"), *numbers])
     shown = [line for rule in lines[:_RULES] for line in rule]
     return shown + ([Line("…", "note")] if len(lines) > _RULES else [])
 

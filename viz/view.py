@@ -39,6 +39,7 @@ class View:
         box_of: visible node -> box id (several nodes share a collapsed box).
         resolved: every node -> the visible node whose value it passes on (itself unless hidden).
         tex: visible node -> its name in formulas. uses: edge index -> (tail, head, operand position) of the reads it shows.
+        worked: box -> the operand positions whose chain rules are worked out in its mirror image, in order.
     """
 
     graph: Graph
@@ -50,6 +51,7 @@ class View:
     names: Mapping[Node, str] = field(default_factory=dict)
     uses: list[list[tuple[Node, Node, int]]] = field(default_factory=list)
     outputs: dict[str, Node] = field(default_factory=dict)
+    worked: dict[str, list[int]] = field(default_factory=dict)
     formulas: bool = True
     shapes: bool = True
     notation: str = "bar"  # of gradients: "bar" or "leibniz"

@@ -14,6 +14,9 @@ from bench import drawing
 from graphc import interpreter, ops
 from graphc.ir import Node
 from tests.viz.test_page import browser, opened
+from tests.viz.test_page_live import pictured
+from tests.viz.test_page_live import texts as shown_texts
+from viz.adapt import view_of
 from viz.gallery import classifier, transformer
 from viz.page import _context
 from viz.page.details import MOST_NODES, Detail, details
@@ -198,21 +201,85 @@ def test_frames_fold_inside_too(browser: Any, tmp_path: Path) -> None:
     assert page.trouble == []
 
 
-@pytest.mark.browser
-def test_numbers_inside_say_that_they_are_not_live(browser: Any, tmp_path: Path) -> None:
+def nested_net() -> Node:
     with graphc.seed(0):
+        x = ops.input("x", (2, 2))
         net = graphc.nn.Sequential(graphc.nn.Dense(3, activation="tanh"), graphc.nn.Dense(1), name="net")
-        loss = ops.mean(ops.square(net(ops.input("x", (2, 2)))))
-    graphc.page(loss, tmp_path / "p.html", level="layers", values={"x": np.ones((2, 2), np.float32)})
+        return ops.mean(ops.square(net(x)))
+
+
+_BOXES = """[...document.querySelectorAll('.gp-pic svg > g[id]:not([class^=edge])')].map((g) => [...g.querySelectorAll('text')]
+  .filter((t) => t.style.display !== 'none').map((t) => t.textContent))"""  # labels of edges stand only where there is room for them
+
+
+def inside(page: Any) -> list[Any]:
+    """What each collapsed box's picture shows: texts, colours and widths, one box after the other."""
+    found = []
+    for k in range(page.locator(".gp-opens").count()):
+        page.locator(".gp-opens").nth(k).focus()
+        page.keyboard.press("Enter")
+        found.append((page.evaluate(_BOXES), pictured(page)))
+        page.keyboard.press("u")
+    return found
+
+
+@pytest.mark.browser
+def test_numbers_inside_follow_what_is_edited(browser: Any, tmp_path: Path) -> None:
+    """Pictures inside of an edited page are those of a page that was made with these numbers, and again after a reset."""
+    feeds = [np.float32([[1, 1], [1, 1]]), np.float32([[3, -1], [0.25, 7]])]
+    seen = []
+    for k, feed in enumerate(feeds):
+        graphc.page(nested_net(), tmp_path / f"{k}.html", level="layers", values={"x": feed})
+        page = opened(browser, tmp_path / f"{k}.html", reduced_motion="reduce")
+        page.keyboard.press("End")
+        seen.append(inside(page))
+        if k == 0:
+            for place, value in enumerate(feeds[1].reshape(-1)):
+                page.get_by_label(f"x, element {place + 1}", exact=True).fill(str(value))
+            page.locator(".gp-stage").focus()
+            edited = inside(page)
+            assert page.is_hidden(".gp-live-inner")
+            page.locator(".gp-opens").first.focus()
+            page.keyboard.press("Enter")
+            page.click(".gp-live-reset")  # one stays inside
+            assert page.is_visible(".gp-trail")
+            page.keyboard.press("u")
+            reset = inside(page)
+        assert page.trouble == []
+        page.close()
+    first, fresh = seen
+    assert first != fresh
+    for now, want in ((edited, fresh), (reset, first)):
+        assert len(now) == len(want) > 0
+        for (texts, drawn), (wanted, expected) in zip(now, want, strict=True):
+            assert texts == wanted
+            assert drawn["heat"] == expected["heat"] and drawn["tip"].keys() == expected["tip"].keys()
+            for kind in ("width", "head"):
+                for edge, numbers in expected[kind].items():
+                    assert drawn[kind][edge] == pytest.approx(numbers, abs=0.06), (kind, edge)
+
+
+@pytest.mark.browser
+def test_editing_inside_tells_the_step_anew(browser: Any, tmp_path: Path) -> None:
+    """A box that is open follows at once, its sentence too; a layer's weights take gradient steps though they are shown inside alone."""
+    graphc.page(nested_net(), tmp_path / "p.html", level="layers", values={"x": np.ones((2, 2), np.float32)})
     page = opened(browser, tmp_path / "p.html", reduced_motion="reduce")
     page.keyboard.press("End")
     page.locator(".gp-opens").first.focus()
     page.keyboard.press("Enter")
-    assert page.is_hidden(".gp-live-inner")
-    page.keyboard.press("u")
+    before = shown_texts(page)
     page.get_by_label("x, element 1", exact=True).fill("3")
-    page.locator(".gp-opens").first.focus()
-    page.keyboard.press("Enter")
-    assert page.is_visible(".gp-live-inner")
-    page.locator(".gp-trail button").first.click()
-    assert page.is_hidden(".gp-live-inner") and page.trouble == []
+    assert shown_texts(page) != before and page.is_hidden(".gp-live-inner")
+    lit = page.evaluate("[...document.querySelectorAll('.gp-pic .gp-kin')].map(g => g.textContent)")
+    assert any("x" in words for words in lit)  # the field's box in the picture that is shown
+    loss = page.inner_text(".gp-live-result")
+    page.click(".gp-live-step")
+    assert page.inner_text(".gp-live-result") != loss and page.trouble == []
+
+
+def test_worked_out_rules_know_their_operand() -> None:
+    """Where one operand needs no gradient, the number is that of the other."""
+    a, b = ops.input("a"), ops.input("b")
+    view = view_of(ops.tanh(a * b), backward=True, wrt=[b], values={"a": 2.0, "b": 0.5})
+    product = next(n for n in view.graph.nodes if n.op.name == "mul")
+    assert view.worked[view.box_of[product]] == [1]

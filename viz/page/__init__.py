@@ -80,6 +80,7 @@ def page(
         raise DrawError(
             f"{context.diagram.name} has nothing to step through", help="give a graph with at least one value"
         )
+    context.details.extend(details(context))
     made = [pane for n, make in PANES.items() if panes is None or n in panes for pane in [make(context)] if pane is not None]
     write_file(file, _html(title or context.diagram.name, context, steps, made, theme).encode("utf-8", "replace"))
 
@@ -143,7 +144,7 @@ def _details(context: Context) -> list[dict[str, Any]]:
     return [
         {"parent": d.parent, "box": d.box, "title": d.title, "svg": d.svg, "steps": _steps(d.steps),
          "boxes": boxes_data(d.view.diagram, d.view, f"d{k}/")}
-        for k, d in enumerate(details(context))
+        for k, d in enumerate(context.details)
     ]  # fmt: skip
 
 

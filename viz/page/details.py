@@ -36,7 +36,10 @@ CHARACTERS = 1_200_000
 
 @dataclass
 class Detail:
-    """The picture inside of a box: ``parent`` is the detail that the box is in, -1 the whole; ``same`` maps outer nodes to inner ones."""
+    """The picture inside of a box: ``parent`` is the detail that the box is in, -1 the whole.
+
+    ``outer`` leads from its nodes to those of the whole. ``plain`` has its sentences without numbers, where it has numbers.
+    """
 
     parent: int
     box: str
@@ -44,7 +47,9 @@ class Detail:
     view: View
     svg: str
     steps: list[Step]
+    outer: dict[Node, Node]
     run: Run | None = None
+    plain: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -55,6 +60,13 @@ class _Inner:
     entering: list[Node] = field(default_factory=list)
     leaving: dict[str, Node] = field(default_factory=dict)
 
+    def outer(self) -> dict[Node, Node]:
+        """Inner node -> the outer one that it stands for; what enters for its source, not for a broadcast of it."""
+        found: dict[Node, Node] = {}
+        for outer, inner in self.real.items():
+            found.setdefault(inner, outer)
+        return found
+
 
 def details(context: Context) -> list[Detail]:
     """Pictures of all collapsed boxes, breadth first, as far as the bounds go."""
@@ -62,19 +74,19 @@ def details(context: Context) -> list[Detail]:
         return []
     run = _run_of(context)
     found: list[Detail] = []
-    waiting: list[tuple[int, View, Run | None]] = [(-1, context.view, run)]
+    waiting: list[tuple[int, View, Run | None, dict[Node, Node]]] = [(-1, context.view, run, {n: n for n in context.view.graph.nodes})]
     nodes = characters = 0
-    for parent, view, numbers in waiting:
+    for parent, view, numbers, outer in waiting:
         for box in [b for b in view.diagram.boxes.values() if b.role == "collapsed"]:
             inside = _inside(view, box.id)
             nodes += len(inside)
             if len(found) >= MOST_DETAILS or nodes > MOST_NODES or characters > CHARACTERS:
                 return found
-            made = _detail(view, box.id, inside, parent, numbers, context.diagram.mirrored, nodes <= FORMULAS)
+            made = _detail(view, box.id, inside, parent, numbers, outer, context.diagram.mirrored, nodes <= FORMULAS)
             if made is not None:
                 found.append(made)
                 characters += len(made.svg)
-                waiting.append((len(found) - 1, made.view, made.run))
+                waiting.append((len(found) - 1, made.view, made.run, made.outer))
     return found
 
 
@@ -93,23 +105,40 @@ def _inside(view: View, box: str) -> list[Node]:
     return [n for n in view.graph.nodes if view.box_of.get(n) == box and copies.get(n, ((), 0))[1] == 0]
 
 
-def _detail(view: View, box: str, inside: list[Node], parent: int, run: Run | None, mirrored: bool, formulas: bool) -> Detail | None:
+def _detail(
+    view: View, box: str, inside: list[Node], parent: int, run: Run | None, outer: dict[Node, Node], mirrored: bool, formulas: bool,
+) -> Detail | None:  # fmt: skip
     inner = _inner(view, box, inside)
     if not inner.leaving:
         return None
     title = truncate(view.diagram.boxes[box].title, 40)
-    graph = Graph(title, inner.leaving)
-    made = _view(graph, len(inside), view, formulas)
+    numbers = _inner_run(inner, run)
+    made = _shown(Graph(title, inner.leaving), inner, view, len(inside), numbers, mirrored, formulas)
     if made is None:
         return None
-    made.notation = view.notation
-    numbers = _inner_run(inner, run)
+    plain: list[str] = []
+    if numbers is not None:
+        bare = _shown(Graph(title, inner.leaving), inner, view, len(inside), None, mirrored, formulas)
+        plain = [s.sentence for s in steps_of(bare.diagram)] if bare is not None else []
+    whole = {r: outer[n] for r, n in inner.outer().items() if n in outer}
+    svg = scene_to_svg(scene_of(made.diagram, VARIABLES)[0])
+    return Detail(parent, box, title, made, svg, steps_of(made.diagram), whole, numbers, plain)
+
+
+def _shown(
+    graph: Graph, inner: _Inner, outer: View, count: int, numbers: Run | None, mirrored: bool, formulas: bool
+) -> View | None:
+    """The view of what is inside, with its mirror and its numbers; None if it shows nothing new."""
+    made = _view(graph, count, outer, formulas)
+    if made is None:
+        return None
+    made.notation = outer.notation
     if mirrored and len(inner.leaving) == 1:
         _mirror(made, inner, numbers)
     if numbers is not None:
         annotate(made, numbers)
     _without_common_frames(made)
-    return Detail(parent, box, title, made, scene_to_svg(scene_of(made.diagram, VARIABLES)[0]), steps_of(made.diagram), numbers)
+    return made
 
 
 def _view(graph: Graph, count: int, outer: View, formulas: bool) -> View | None:
@@ -181,9 +210,10 @@ def _inner_run(inner: _Inner, run: Run | None) -> Run | None:
     """The whole's numbers at the inner nodes."""
     if run is None:
         return None
+    outer = inner.outer()
     contributions = {(inner.real[n], k): v for (n, k), v in run.contributions.items() if n in inner.real}
-    return Run({r: run.values[n] for n, r in inner.real.items() if n in run.values},
-               {r: run.gradients[n] for n, r in inner.real.items() if n in run.gradients}, contributions)  # fmt: skip
+    return Run({r: run.values[n] for r, n in outer.items() if n in run.values},
+               {r: run.gradients[n] for r, n in outer.items() if n in run.gradients}, contributions)  # fmt: skip
 
 
 def _mirror(view: View, inner: _Inner, run: Run | None) -> None:

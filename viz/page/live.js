@@ -81,20 +81,20 @@
   }
 
   // --- edges: as wide as what flows back is large
-  const drawn = new Map();  // edge -> its line, its head and how they were drawn first
-  function widen() {
-    const norms = Object.entries(data.edges).map(([id, out]) => [id, Math.hypot(...Array.from(memory[out], Number))]);
+  /** Widths of a sheet's edges by the norms of what they carry. */
+  function widen(sheet) {
+    const norms = Object.entries(sheet.edges).map(([id, out]) => [id, Math.hypot(...Array.from(memory[out], Number))]);
     const logs = new Map(norms.filter(([, n]) => n > 0 && Number.isFinite(n)).map(([id, n]) => [id, Math.log(n)]));
     const high = logs.size ? Math.max(...logs.values()) : 0, low = logs.size ? Math.min(...logs.values()) : 0, span = Math.max(high - low, Math.log(4));
     const [thinnest, widest, stroke] = data.widths;
     for (const [id] of norms) {
       const share = logs.has(id) ? Math.max((logs.get(id) - high) / span + 1, 0) : 0;
-      draw(id, Math.max(stroke * (thinnest + (widest - thinnest) * share), 0.5));
+      draw(sheet, id, Math.max(stroke * (thinnest + (widest - thinnest) * share), 0.5));
     }
   }
   /** The line, its dashes and its head for a width; the head's tip stays where it is. */
-  function draw(id, w) {
-    const g = page.box(id);
+  function draw({ groups, drawn }, id, w) {
+    const g = groups.get(id);
     if (!g) return;
     if (!drawn.has(id)) {
       const line = g.querySelector(":scope > path"), head = g.querySelector(":scope > polygon");
@@ -111,74 +111,88 @@
     head.setAttribute("points", points.map((p) => p.map((v, k) => n(tip[k] + (v - tip[k]) * grown)).join(",")).join(" "));
   }
   /** What a box's tooltip says of its number. */
-  function retell(id, a) {
-    const kind = id.startsWith("g") ? "gradient" : "value", text = `${kind}: ${program.buffers[data.boxes[id][0].out].shape.length ? summary(a) : number(a[0], 6)}`;
-    const title = page.box(id).querySelector(":scope > title");
-    if (title) title.textContent = title.textContent.replace(new RegExp(`^${kind}: .*$`, "m"), () => text);
-    page.boxes[id].text = page.boxes[id].text.replace(new RegExp(`^${kind}: .*$`, "m"), () => text);
-    page.box(id).setAttribute("aria-label", page.boxes[id].text);
+  function retell({ groups, told }, id, out) {
+    const a = memory[out], kind = id.startsWith("g") ? "gradient" : "value", text = `${kind}: ${program.buffers[out].shape.length ? summary(a) : number(a[0], 6)}`;
+    const title = groups.get(id).querySelector(":scope > title"), now = (old) => old.replace(new RegExp(`^${kind}: .*$`, "m"), () => text);
+    if (title) title.textContent = now(title.textContent);
+    told[id].text = now(told[id].text);
+    groups.get(id).setAttribute("aria-label", now(groups.get(id).getAttribute("aria-label") ?? told[id].text));
   }
 
-  // --- onto the picture
-  function lineOf(id, place) {
-    const g = page.box(id), count = data.count[id];
-    return g.children[g.children.length - count + place];
-  }
+  // --- onto the pictures: the whole, and what is inside of a box once it is open
   // a formula is drawn as outlines: a text of the same place and colour takes its turn
-  const standOf = new Map();
-  const rows = Object.entries(data.boxes).flatMap(([id, lines]) => lines.map((l) => [lineOf(id, l.line), l.style, l.out]));
+  const standOf = new Map(), known = new Map();
+  /** A picture that has been shown, with the elements that show numbers. */
+  function sheetOf(k) {
+    if (known.has(k)) return known.get(k);
+    const shown = page.sheet(k), has = data.sheets[k + 1];
+    if (!shown || !has) return undefined;
+    const lineOf = (id, place) => { const g = shown.groups.get(id); return g && g.children[g.children.length - has.count[id] + place - (g.querySelector(":scope > .gp-sign") ? 1 : 0)]; };
+    const rows = Object.entries(has.boxes).flatMap(([id, lines]) => lines.filter((l) => l.line >= 0).map((l) => [lineOf(id, l.line), l.style, l.out]));
+    known.set(k, { ...has, groups: shown.groups, told: shown.boxes, steps: shown.steps, drawn: new Map(), rows });
+    return known.get(k);
+  }
   let changed = false;
-  function paint() {
-    for (const [element, style, out] of rows) {
-        const a = memory[out];
-        if (!element || !a) continue;
-        if (style === "value") write(element, "= " + number(a[0], 4));
-        else if (style === "stats") write(element, a.length <= 4 && a.length > 0 ? `(${Array.from(a, (v) => number(v)).join(", ")})`  : summary(a));
-        else if (style === "formula") {
-          let stand = standOf.get(element);
-          if (!stand) {
-            const m = /translate\(([-\d.]+) ([-\d.]+)\)/.exec(element.getAttribute("transform"));
-            stand = document.createElementNS("http://www.w3.org/2000/svg", "text");
-            const b = element.getBBox(), middle = Number(m[1]) + b.x + b.width / 2;
-            for (const [k, v] of [["class", "gp-live-number"], ["x", middle], ["y", m[2]], ["text-anchor", "middle"], ["font-size", "14"], ["fill", element.getAttribute("fill")]])
-              stand.setAttribute(k, v);
-            element.parentNode.append(stand);
-            standOf.set(element, stand);
-          }
-          stand.textContent = "= " + number(a[0]);
-          stand.style.display = changed ? "" : "none";
-          element.style.visibility = changed ? "hidden" : "";
-        } else if (style === "cells") fill(element, heat(a, program.buffers[out].shape));
-      }
-    for (const [id, lines] of Object.entries(data.boxes)) {
-      const shown = lines.find((l) => l.style !== "formula");
-      if (shown && memory[shown.out]) retell(id, memory[shown.out]);
+  function work(element, a) {
+    let stand = standOf.get(element);
+    if (!stand) {
+      const m = /translate\(([-\d.]+) ([-\d.]+)\)/.exec(element.getAttribute("transform"));
+      stand = document.createElementNS("http://www.w3.org/2000/svg", "text");
+      const b = element.getBBox(), middle = Number(m[1]) + b.x + b.width / 2;
+      for (const [k, v] of [["class", "gp-live-number"], ["x", middle], ["y", m[2]], ["text-anchor", "middle"], ["font-size", "14"], ["fill", element.getAttribute("fill")]])
+        stand.setAttribute(k, v);
+      element.parentNode.append(stand);
+      standOf.set(element, stand);
     }
-    widen();
-    for (const [id, out] of Object.entries(data.edges)) {
-      const label = page.box(id)?.querySelector("text");
+    stand.textContent = "= " + number(a[0]);
+    stand.style.display = changed ? "" : "none";
+    element.style.visibility = changed ? "hidden" : "";
+  }
+  /** The numbers of now onto one picture; it has to be in the document, for texts are measured. */
+  function paint(k) {
+    const sheet = sheetOf(k);
+    if (!sheet || !page.sheet(k).svg.isConnected) return;
+    for (const [element, style, out] of sheet.rows) {
+      const a = memory[out];
+      if (!element || !a) continue;
+      if (style === "value") write(element, "= " + number(a[0], 4));
+      else if (style === "stats") write(element, a.length <= 4 && a.length > 0 && program.buffers[out].shape.length === 1 ? `(${Array.from(a, (v) => number(v)).join(", ")})` : summary(a));
+      else if (style === "formula") work(element, a);
+      else if (style === "cells") fill(element, heat(a, program.buffers[out].shape));
+    }
+    for (const [id, lines] of Object.entries(sheet.boxes)) {
+      const shown = lines.find((l) => l.style !== "formula");
+      if (shown && sheet.groups.has(id)) retell(sheet, id, shown.out);
+    }
+    widen(sheet);
+    for (const [id, out] of Object.entries(sheet.edges)) {
+      const label = sheet.groups.get(id)?.querySelector("text");
       if (label) write(label, short(memory[out]));
     }
-    if (data.loss) $("result").textContent = `loss = ${number(memory[data.loss][0], 6)}`;
-    sentence(page.step());
+    sentence(k);
   }
   function sentence(k) {
-    if (!changed || page.inside() || page.root.classList.contains("gp-asking")) return;
-    const lit = page.steps[k].lit.filter((id) => data.boxes[id]);
-    const now = lit.flatMap((id) => data.boxes[id].filter((r) => r.style === "value").map((r) => `${page.boxes[id].title} = ${number(memory[r.out][0], 4)}`));
-    page.tell(data.say[k] + (now.length ? `  Now: ${now.join(", ")}.` : ""));
+    const sheet = changed && sheetOf(k);
+    if (!sheet || page.root.classList.contains("gp-asking")) return;
+    const at = page.sheet(k).at, lit = sheet.steps[at].lit.filter((id) => sheet.boxes[id]);
+    const now = lit.flatMap((id) => sheet.boxes[id].filter((r) => r.style === "value").map((r) => `${sheet.told[id].title} = ${number(memory[r.out][0], 4)}`));
+    page.tell(sheet.say[at] + (now.length ? `  Now: ${now.join(", ")}.` : ""));
   }
+  let edited = false;  // at any time: pictures that were not shown then are painted when they are
   page.on("sheet", ({ detail }) => {
-    $("inner").hidden = !(changed && detail >= 0);
+    $("inner").hidden = !(changed && !data.sheets[detail + 1]);
+    if (edited) paint(detail);
   });
-  page.on("step", ({ index }) => sentence(index));
+  page.on("told", ({ sheet }) => sentence(sheet));
 
   // --- computing
   function compute() {
     const status = program.run(memory);
     if (status) { $("result").textContent = "An index is out of range."; return; }
     changed = data.fields.some((f) => f.values.some((v, k) => Number(memory[f.buffer][k]) !== Number(start[f.buffer][k])));
-    paint();
+    if (data.loss) $("result").textContent = `loss = ${number(memory[data.loss][0], 6)}`;
+    edited ||= changed;
+    paint(page.sheet().number);
   }
   const start = {}, fieldInputs = [];
   for (const f of data.fields) {
@@ -196,7 +210,7 @@
       input.value = String(+Number(v).toPrecision(6));
       input.setAttribute("aria-label", f.label + (f.values.length > 1 ? `, element ${k + 1}` : ""));
       input.oninput = () => { if (input.value !== "") { put(memory[f.buffer], k, Number(input.value)); compute(); } };
-      input.onfocus = () => page.emit("highlight", { keys: ["node:" + f.box], from: "live" });
+      input.onfocus = () => page.emit("highlight", { keys: f.keys, from: "live" });
       input.onblur = () => page.emit("highlight", { keys: [], from: "live" });
       fieldInputs.push([input, f, k]);
       grid.append(input);
@@ -217,7 +231,7 @@
   const refill = () => fieldInputs.forEach(([input, f, k]) => { input.value = String(+Number(memory[f.buffer][k]).toPrecision(6)); });
   $("reset").onclick = () => {
     for (const f of data.fields) memory[f.buffer].set(start[f.buffer]);
-    curve = []; drawCurve(); refill(); compute(); page.setStep(page.step());
+    curve = []; drawCurve(); refill(); compute(); page.again();
   };
 
   // --- gradient descent

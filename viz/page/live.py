@@ -1,6 +1,7 @@
 """Live values: the reader edits an input or a weight, and forward and backward values are computed again in the page.
 
 What enters: a page's context with values. What leaves: a pane with fields for every input and parameter, and the graph as JavaScript.
+What is inside of collapsed boxes follows too.
 Invariants: the numbers come from the graph itself, lowered to loops and printed by :mod:`graphc.targets.js`, so no op's meaning is
 written again; every number that the picture shows is an output of that program. Method: reverse accumulation over the picture's nodes as
 in :func:`viz.values.run_view`, but with nodes in place of arrays.
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from graphc.ir import Graph, Node
 from graphc.ops.declare import placeholder
 from graphc.specialise import specialise_nodes
 from graphc.types import TensorType
+from viz.model import Box
 from viz.page.pane import Context, Pane
 from viz.scene import SHADES
 from viz.steps import steps_of
@@ -43,7 +47,10 @@ def pane(context: Context) -> Pane | None:
         arrays = {**arrays, **{n.name: n.attrs["variable"].value for n in view.graph.parameters}}
         if sum(np.size(arrays[n.name]) for n in edited) > MOST:
             return None
-        data, code = _made(view, context, edited, arrays, sizes)
+        sheets = _sheets(context)
+        data, code = _made(sheets, edited, arrays, sizes)
+        if len(code) > LARGEST and len(sheets) > 1:
+            data, code = _made(sheets[:1], edited, arrays, sizes)
     except GraphcError:
         return None  # an op that pages cannot compute: the picture keeps its numbers
     if len(code) > LARGEST:
@@ -55,57 +62,131 @@ def pane(context: Context) -> Pane | None:
         '<label>Learning rate <input class="gp-live-rate" type="number" value="0.1" step="0.05"></label> '
         '<button class="gp-live-step">Gradient step</button>'
         '<svg class="gp-live-curve" role="img" aria-label="The loss, step by step"></svg></div>'
-        '<p class="gp-live-inner" hidden>The picture inside shows the numbers that the page was made with.</p>'
+        '<p class="gp-live-inner" hidden>The picture inside shows the numbers that the page was made with: computing them too would '
+        "make this page too large.</p>"
         '<button class="gp-live-reset">Reset</button>'
     )
     return Pane("live", "Live values", html, data, code)
 
 
+@dataclass
+class _Sheet:
+    """A picture whose numbers follow what is edited: the whole, or what is inside of a box.
+
+    ``of`` leads from its nodes to those of the whole, ``plain`` are its sentences without numbers, ``place`` sets its keys apart.
+    """
+
+    view: View
+    of: Mapping[Node, Node]
+    plain: list[str]
+    place: str = ""
+
+
+@dataclass
+class _Program:
+    """What the page computes: values of the whole's nodes at given sizes, what flows back, and what is an output so far."""
+
+    static: Mapping[Node, Node]
+    gradients: Mapping[Node, Node]
+    contributions: Mapping[tuple[Node, int], Node]
+    outputs: dict[str, Node] = field(default_factory=dict)
+    keys: dict[Node, str] = field(default_factory=dict)
+
+    def key(self, node: Node, wanted: str) -> str:
+        """The buffer of a value, which is computed once however often it is shown."""
+        if node not in self.keys:
+            self.outputs[wanted] = node
+            self.keys[node] = f"out.{wanted}"
+        return self.keys[node]
+
+
+def _sheets(context: Context) -> list[_Sheet]:
+    """The whole, and what is inside of its boxes."""
+    view = context.view
+    assert view is not None
+    told = [s.sentence for s in steps_of(_without_values(context))]
+    return [
+        _Sheet(view, {n: n for n in view.graph.nodes}, told),
+        *(_Sheet(d.view, d.outer, d.plain, f"d{k}/") for k, d in enumerate(context.details)),
+    ]
+
+
 def _made(
-    view: View, context: Context, edited: list[Node], arrays: Mapping[str, Any], sizes: Mapping[str, int]
+    sheets: Sequence[_Sheet], edited: Sequence[Node], arrays: Mapping[str, Any], sizes: Mapping[str, int]
 ) -> tuple[dict[str, Any], str]:
     """The pane's data, and the program as JavaScript."""
+    view = sheets[0].view
     static = specialise_nodes(view.graph, sizes) if sizes else {n: n for n in view.graph.nodes}
-    loss = next((n for b, n in view.outputs.items() if f"g{b}" in context.diagram.boxes), None)
-    gradients, contributions = _sweep(view.graph, static, loss) if loss is not None else ({}, {})
-    outputs: dict[str, Node] = {}
-    boxes: dict[str, list[dict[str, Any]]] = {}
-    counts: dict[str, int] = {}
-    for box in view.box_of.values():
-        counts[box] = counts.get(box, 0) + 1
-    for node, box in view.box_of.items():
-        if counts[box] > 1 or node.op.name == "constant":
-            continue
-        _shown(boxes, outputs, context, box, f"v:{box}", static[node])
-        if node in gradients and f"g{box}" in context.diagram.boxes:
-            _shown(boxes, outputs, context, f"g{box}", f"g:{box}", gradients[node])
-            _worked_out(boxes, outputs, context, box, node, contributions)
-    edges = _edges(view, context, static, contributions, outputs)
-    if loss is not None:
-        outputs["loss"] = static[loss]
+    loss = next((n for b, n in view.outputs.items() if f"g{b}" in view.diagram.boxes), None)
+    program = _Program(static, *(_sweep(view.graph, static, loss) if loss is not None else ({}, {})))
+    shown = [_of_sheet(sheet, program) for sheet in sheets]
+    loss_key = program.key(static[loss], "loss") if loss is not None else ""
+    for node in edited:
+        if node in program.gradients:
+            program.key(program.gradients[node], f"d:{view.box_of[node]}")  # what a gradient step moves along, shown or not
     driver, printer = importlib.import_module("graphc.driver"), importlib.import_module("graphc.targets.js")
     trace = importlib.import_module("graphc.trace").Trace()
-    graph = Graph("live", outputs)
-    loops = driver.build_loops(graph, driver.Options(target="interpreter"), trace)
+    loops = driver.build_loops(Graph("live", program.outputs), driver.Options(target="interpreter"), trace)
+    data = {"fields": _fields(sheets, program, loops, edited, arrays, loss), "sheets": shown, "loss": loss_key,
+            "cells": CELLS, "shades": SHADES, "widths": [THINNEST, WIDEST, VARIABLES.stroke]}  # fmt: skip
+    return data, printer.program_source(loops)
+
+
+def _fields(
+    sheets: Sequence[_Sheet], program: _Program, loops: Any, edited: Sequence[Node], arrays: Mapping[str, Any], loss: Node | None
+) -> list[dict[str, Any]]:
+    """What is edited: the buffer, its numbers, the boxes that show it and the buffer of its gradient."""
     slots = {s.variable: s.name for s in loops.role("parameter")}
+    view = sheets[0].view
+    places: dict[Node, list[str]] = {}
+    for sheet in sheets:
+        for node, box in sheet.view.box_of.items():
+            places.setdefault(sheet.of.get(node, node), []).append(f"node:{sheet.place}{box}")
     fields = []
     for node in edited:
         buffer = slots.get(node.attrs["variable"], "") if node.op.name == "parameter" else node.name
         if not any(s.name == buffer for s in loops.buffers.values()):
             continue
         value = np.asarray(arrays[node.name])
-        gradient = f"out.g:{view.box_of[node]}" if f"g:{view.box_of[node]}" in outputs else ""
         fields.append({
-            "buffer": buffer, "label": node.name, "box": view.box_of[node], "shape": list(value.shape), "kind": node.dtype.kind,
+            "buffer": buffer, "label": node.name, "keys": places[node], "shape": list(value.shape), "kind": node.dtype.kind,
             "values": _numbers(value), "parameter": node.op.name == "parameter" or (loss is not None and not view.graph.parameters),
-            "gradient": gradient,
+            "gradient": program.keys.get(program.gradients.get(node, node), "") if node in program.gradients else "",
         })  # fmt: skip
-    told = [s.sentence for s in steps_of(_without_values(context))]
-    lines = {box: len(context.diagram.boxes[box].lines) for box in boxes}
-    data = {"fields": fields, "boxes": boxes, "count": lines, "edges": edges, "say": told,
-            "loss": "out.loss" if loss is not None else "", "cells": CELLS, "shades": SHADES,
-            "widths": [THINNEST, WIDEST, VARIABLES.stroke]}  # fmt: skip
-    return data, printer.program_source(loops)
+    return fields
+
+
+def _of_sheet(sheet: _Sheet, program: _Program) -> dict[str, Any]:
+    """Which lines of a picture's boxes and which of its edges show which value."""
+    view = sheet.view
+    drawn = view.diagram.boxes
+    boxes: dict[str, list[dict[str, Any]]] = {}
+    counts = Counter(view.box_of.values())
+    for node, box in view.box_of.items():
+        whole = sheet.of.get(node)
+        if counts[box] > 1 or node.op.name == "constant" or whole is None:
+            continue
+        boxes[box] = _lines(drawn[box], program.key(program.static[whole], f"v:{sheet.place}{box}"))
+        if whole in program.gradients and f"g{box}" in drawn:
+            out = program.key(program.gradients[whole], f"g:{sheet.place}{box}")
+            boxes[f"g{box}"] = _lines(drawn[f"g{box}"], out) + _worked_out(sheet, program, box, whole)
+    return {"boxes": boxes, "count": {box: len(drawn[box].lines) for box in boxes}, "edges": _edges(sheet, program),
+            "say": sheet.plain}  # fmt: skip
+
+
+def _lines(box: Box, out: str) -> list[dict[str, Any]]:
+    """Which lines of a box show a value; a tooltip and a heat map do where no line does."""
+    shown = [{"line": k, "style": line.style, "out": out} for k, line in enumerate(box.lines) if line.style in ("value", "stats", "cells")]
+    return shown or [{"line": -1, "style": "tooltip", "out": out}]
+
+
+def _worked_out(sheet: _Sheet, program: _Program, box: str, whole: Node) -> list[dict[str, Any]]:
+    """The lines of a chain rule that end in a number: one an operand whose gradient they add to, in order."""
+    lines = [k for k, line in enumerate(sheet.view.diagram.boxes[f"g{box}"].lines) if line.text.startswith("{} =")]
+    return [
+        {"line": line, "style": "formula", "out": program.key(program.contributions[whole, place], f"c:{sheet.place}{box}:{place}")}
+        for line, place in zip(lines, sheet.view.worked.get(box, ()), strict=False)
+    ]
 
 
 def _without_values(context: Context) -> Any:
@@ -149,50 +230,24 @@ def _sweep(
     return gradients, contributions
 
 
-def _shown(
-    boxes: dict[str, list[dict[str, Any]]], outputs: dict[str, Node], context: Context, box: str, key: str, node: Node
-) -> None:
-    """Note which lines of a box show a value."""
-    outputs[key] = node
-    rows = boxes.setdefault(box, [])
-    for place, line in enumerate(context.diagram.boxes[box].lines):
-        if line.style in ("value", "stats", "cells"):
-            rows.append({"line": place, "style": line.style, "out": f"out.{key}"})
-
-
-def _worked_out(
-    boxes: dict[str, list[dict[str, Any]]], outputs: dict[str, Node], context: Context, box: str, node: Node,
-    contributions: Mapping[tuple[Node, int], Node],
-) -> None:  # fmt: skip
-    """The lines of a chain rule that end in a number: one an operand whose gradient they add to, in order."""
-    lines = [k for k, line in enumerate(context.diagram.boxes[f"g{box}"].lines) if line.text.startswith("{} =")]
-    flowing = [k for k in range(len(node.inputs)) if (node, k) in contributions]
-    for line, place in zip(lines, flowing, strict=False):
-        key = f"c:{box}:{place}"
-        outputs[key] = contributions[node, place]
-        boxes.setdefault(f"g{box}", []).append({"line": line, "style": "formula", "out": f"out.{key}"})
-
-
-def _edges(
-    view: View, context: Context, static: Mapping[Node, Node], contributions: Mapping[tuple[Node, int], Node],
-    outputs: dict[str, Node],
-) -> dict[str, str]:  # fmt: skip
-    """Edge id -> the output that its label shows."""
+def _edges(sheet: _Sheet, program: _Program) -> dict[str, str]:
+    """Edge id -> the value that it carries."""
+    view = sheet.view
     found: dict[str, str] = {}
-    for index, edge in enumerate(context.diagram.edges):
+    for index, edge in enumerate(view.diagram.edges):
         if edge.kind != "backward" or edge.mirror_of is None or not edge.label or edge.mirror_of >= len(view.uses):
             continue
+        reads = [(sheet.of.get(tail), (sheet.of.get(head), place)) for tail, head, place in view.uses[edge.mirror_of]]
         parts = [
-            _summed_to(contributions[head, place], static[tail].type)
-            for tail, head, place in view.uses[edge.mirror_of]
-            if (head, place) in contributions
+            _summed_to(program.contributions[read], program.static[tail].type)  # type: ignore[index]
+            for tail, read in reads
+            if tail is not None and read in program.contributions
         ]
         if parts:
             total = parts[0]
             for part in parts[1:]:
                 total = ops.add(total, part)
-            outputs[f"e:{index}"] = total
-            found[f"e{index}"] = f"out.e:{index}"
+            found[f"e{index}"] = program.key(total, f"e:{sheet.place}{index}")
     return found
 
 

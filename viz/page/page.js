@@ -77,6 +77,7 @@
     if (!timer) announce(hidden ? $("say").textContent : steps[at].say);
     if (following) follow();
     if (now === first) emit("step", { index: at, side: steps[at].side, hidden });
+    emit("told", { sheet: now.number, index: at });
   }
   function stop() {
     clearInterval(timer); timer = 0;
@@ -364,7 +365,8 @@
   // --- panes
   const page = {
     root, prefix, steps, boxes, reduced, on, emit, announce, key, tell: (text) => tell($("say"), text), setStep: (k) => { if (now !== first) open(-1); show(k); },
-    step: () => first.at, svg: () => first.svg, box: (id) => first.groups.get(id), inside: () => now !== first,
+    step: () => first.at, svg: () => first.svg, box: (id) => first.groups.get(id), sheet: (k) => (k === undefined ? now : made.get(k)),
+    again: () => show(now.at),
   };
   const scripts = {/*PANES*/};
   const side = $("side");

@@ -4,25 +4,31 @@ What enters: a page's :class:`Context`. What leaves: a :class:`Pane`, the body o
 ``viz/page/<name>.py`` with a function ``pane(context) -> Pane | None`` (None: nothing to show here), its script ``<name>.js`` (one arrow
 function ``(root, data, page) => {...}``) and its style ``<name>.css`` beside it. Panes speak to each other by events of the page only:
 
-- ``step {index}``: the step shown has changed. ``theme {name}``. ``show {pane}``: a tab was opened (heavy bodies are made then).
+- ``step {index}``: the step shown of the whole has changed; ``told {sheet, index}``: the same of any picture, -1 the whole, else the
+  number of a detail; ``sheet {detail}``: another picture is shown. ``theme {name}``. ``show {pane}``: a tab was opened (heavy bodies are
+  made then).
 - ``highlight {keys, from}``: what is looked at, as keys ``node:<box>``, ``line:<file>:<n>`` and ``kernel:<name>``; no keys: nothing.
 
 In a script, ``page`` has ``root``, ``prefix`` (of ids), ``on(event, f)``, ``emit(event, detail)``, ``svg()`` (the picture), ``box(id)`` (a
-box's group in it), ``setStep(k)``, ``step()``, ``announce(text)`` (for screen readers), ``key(k, text, f)`` (a key, and its line in the
-help) and ``reduced`` (no motion is wanted). Colours are CSS variables: those of :func:`viz.theme.style_sheet`, and ``--gp-accent`` for
-what is looked at.
+box's group in it), ``setStep(k)``, ``step()``, ``sheet(k)`` (a picture that has been shown: its ``number``, ``svg``, ``groups``, ``boxes``,
+``steps`` and the step ``at``; the one that is shown without ``k``), ``again()`` (tell the step once more), ``announce(text)`` (for screen
+readers), ``key(k, text, f)`` (a key, and its line in the help) and ``reduced`` (no motion is wanted). Colours are CSS variables: those of
+:func:`viz.theme.style_sheet`, and ``--gp-accent`` for what is looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphc.ir import Graph, Node
 from viz.model import Diagram
 from viz.scene import Scene
 from viz.view import View
+
+if TYPE_CHECKING:
+    from viz.page.details import Detail
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Context:
         what: what the user gave. program: it, if it is a compiled program that knows its sizes. graph: the graph that is drawn.
         view: the picture with its map from nodes to boxes; None for kernels. prefix: what ids of the page start with.
         values: what inputs were given. options: the others of :func:`viz.page`. profile: where the program's time goes, if asked.
+        details: pictures of what is inside of collapsed boxes.
     """
 
     what: Any
@@ -59,6 +66,7 @@ class Context:
     values: Mapping[str, Any] | None
     options: Mapping[str, Any]
     profile: Any = None
+    details: list[Detail] = field(default_factory=list, compare=False)
     _known: dict[Node, frozenset[str]] = field(default_factory=dict, compare=False)
     _boxes: dict[int, str] = field(default_factory=dict, compare=False)
 
