@@ -11,8 +11,9 @@ contributions that the picture shows. ::
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from graphc import interpreter
 from graphc.errors import DrawError
 from graphc.ir import Graph, Node
 from graphc.ops.declare import placeholder
+from graphc.ops.scan import scan_op, scan_result, scan_result_op
 from graphc.specialise import specialise_nodes
 from viz.model import Box, Cells, Line
 from viz.view import View
@@ -69,39 +71,60 @@ def _sweep(found: Run, graph: Graph, inputs: Mapping[str, Any], loss: Node) -> N
     _, sizes = interpreter.check_inputs(graph, inputs)
     static = specialise_nodes(graph, sizes) if sizes else {n: n for n in graph.nodes}
     found.gradients[loss] = np.ones((), loss.dtype.numpy)
+    flown: dict[Node, dict[int, np.ndarray]] = {}  # a scan has no value: cotangents reach it by the number of its result
     for node in reversed(graph.nodes):
-        cotangent = found.gradients.get(node)
-        if cotangent is None or node.op.is_source:
+        cotangents = flown.get(node, {}) if node.op is scan_op else {0: found.gradients[node]} if node in found.gradients else {}
+        if not cotangents or node.op.is_source:
             continue
-        for position, part in local_vjp(static[node], [found.values[i] for i in node.inputs], cotangent).items():
+        if node.op is scan_result_op:
+            held, index = flown.setdefault(node.inputs[0], {}), node.attrs["index"]
+            found.contributions[node, 0] = cotangents[0]
+            held[index] = held[index] + cotangents[0] if index in held else cotangents[0]
+            continue
+        for position, part in local_vjp(static[node], [found.values[i] for i in node.inputs], cotangents).items():
             operand = node.inputs[position]
             found.contributions[node, position] = part
             before = found.gradients.get(operand)
             found.gradients[operand] = part if before is None else before + part
 
 
-def local_vjp(node: Node, operands: list[np.ndarray], cotangent: np.ndarray) -> dict[int, np.ndarray]:
-    """The cotangent of each float operand of one op, by its place.
+@dataclass(frozen=True)
+class Rule:
+    """What one op adds to the gradients of its operands: nodes by the operand's place, over placeholders."""
 
-    >>> from graphc import ops
-    >>> x, y = ops.input("x"), ops.input("y")
-    >>> {k: float(v) for k, v in local_vjp(x * y, [np.float32(2), np.float32(3)], np.float32(1)).items()}
-    {0: 3.0, 1: 2.0}
-    """
-    import importlib
+    operands: list[Node]
+    cotangents: list[Node]
+    parts: dict[int, Node]
 
+
+def local_rule(node: Node, results: Sequence[int] = (0,)) -> Rule:
+    """The cotangent of each float operand of one op; ``results`` are those of a scan that something flows back to."""
     reverse = importlib.import_module("passes.differentiate").vjp  # by name: pictures depend on nothing that makes graphs
     places = [placeholder(i.type, f"operand{k}") for k, i in enumerate(node.inputs)]
     wanted = [k for k, i in enumerate(node.inputs) if i.dtype.is_float]
     if not wanted or not node.dtype.is_float:
-        return {}
+        return Rule(places, [], {})
     made = node.op(*places, **node.attrs)
-    seed = placeholder(node.type, "cotangent")
-    cotangents = reverse(made, [places[k] for k in wanted], seed)
-    graph = Graph("vjp", {f"c{k}": c for k, c in zip(wanted, cotangents, strict=True)})
-    arrays = {p.name: v for p, v in zip([*places, seed], [*operands, cotangent], strict=True)}
+    heads = [scan_result(made, k) for k in results] if node.op is scan_op else [made]
+    seeds = [placeholder(head.type, f"cotangent{k}") for k, head in enumerate(heads)]
+    return Rule(places, seeds, dict(zip(wanted, reverse(heads, [places[k] for k in wanted], seeds), strict=True)))
+
+
+def local_vjp(node: Node, operands: list[np.ndarray], cotangents: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """The cotangent of each float operand of one op, by its place; ``cotangents`` by the number of the result (0 but of a scan).
+
+    >>> from graphc import ops
+    >>> x, y = ops.input("x"), ops.input("y")
+    >>> {k: float(v) for k, v in local_vjp(x * y, [np.float32(2), np.float32(3)], {0: np.float32(1)}).items()}
+    {0: 3.0, 1: 2.0}
+    """
+    rule = local_rule(node, list(cotangents))
+    if not rule.parts:
+        return {}
+    graph = Graph("vjp", {f"c{k}": c for k, c in rule.parts.items()})
+    arrays = {p.name: v for p, v in zip([*rule.operands, *rule.cotangents], [*operands, *cotangents.values()], strict=True)}
     results = interpreter.run(graph, {n.name: arrays[n.name] for n in graph.inputs})
-    return {k: results[f"c{k}"] for k in wanted}
+    return {k: results[f"c{k}"] for k in rule.parts}
 
 
 # --- how numbers are written ---------------------------------------------------------------------------------------
@@ -202,7 +225,7 @@ def annotate(view: View, found: Run) -> None:
     for box_id in view.box_of.values():
         shared[box_id] = shared.get(box_id, 0) + 1
     for node, box_id in view.box_of.items():
-        if shared[box_id] > 1:
+        if shared[box_id] > 1 or node.op is scan_op:
             continue
         box = diagram.boxes[box_id]
         value = found.values[node]
@@ -238,22 +261,31 @@ def _edges(view: View, found: Run) -> None:
 
 
 def carried_by(view: View, found: Run) -> dict[int, np.ndarray]:
-    """What each backward edge carries: the contribution of the reads that the forward edge beside it shows, by the edge's index."""
+    """What each backward edge carries: the contribution of the reads that the forward edge beside it shows, by the edge's index.
+
+    Several values that one edge between collapsed boxes shows are one vector.
+    """
     carried: dict[int, np.ndarray] = {}
     for index, edge in enumerate(view.diagram.edges):
         if edge.kind == "backward" and edge.mirror_of is not None:
             parts = _contributions(view, found, edge.mirror_of)
-            if parts:
-                carried[index] = sum(parts[1:], parts[0])
+            if len(parts) == 1:
+                carried[index] = parts[0]
+            elif parts:
+                carried[index] = np.concatenate([part.reshape(-1) for part in parts])
     return carried
 
 
 def _contributions(view: View, found: Run, index: int) -> list[np.ndarray]:
-    """What each read behind a forward edge contributes to its tail, summed to the tail's shape where a broadcast is folded in."""
-    if index >= len(view.uses):
-        return []
-    uses = [(tail, (head, place)) for tail, head, place in view.uses[index] if (head, place) in found.contributions]
-    return [sum_to(found.contributions[read], found.values[tail].shape) for tail, read in uses]
+    """What the reads behind a forward edge contribute to each of its tails, summed to the tail's shape where a broadcast is folded in."""
+    totals: dict[tuple[Node, int], np.ndarray] = {}
+    for tail, head, place in view.uses[index] if index < len(view.uses) else ():
+        if (head, place) in found.contributions:
+            part = found.contributions[head, place]
+            part = part if tail.op is scan_op else sum_to(part, found.values[tail].shape)
+            key = tail, head.attrs["index"] if tail.op is scan_op else 0
+            totals[key] = totals[key] + part if key in totals else part
+    return list(totals.values())
 
 
 def sum_to(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -174,6 +174,36 @@ def test_heat_maps_and_widths_are_those_of_a_fresh_picture(browser: Any, tmp_pat
                 assert now[kind][edge] == pytest.approx(numbers, abs=0.06), (kind, edge)
 
 
+def test_gradients_through_a_loop_over_time() -> None:
+    """The numbers on a picture of a scan are the gradients that the compiler derives; what one edge shows of several values is all of them."""
+    with graphc.seed(0):
+        loss = ops.mean(ops.square(nn.LSTM(5)(ops.input("x", (2, 4, 3)))))
+    graph = graphc.Graph("loss", {"loss": loss})
+    feed = {"x": np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)}
+    run = run_view(graph, feed, loss)
+    targets = [*graph.inputs, *graph.parameters]
+    want = graphc.compile({f"g{k}": g for k, g in enumerate(graphc.grad(loss, targets))}, target="interpreter")(**feed)
+    for k, node in enumerate(targets):
+        assert np.abs(want[f"g{k}"]).max() > 0
+        np.testing.assert_allclose(run.gradients[node], want[f"g{k}"], rtol=1e-4, atol=1e-7, err_msg=node.name)
+
+
+@pytest.mark.browser
+def test_a_loop_over_time_is_computed_in_the_page(browser: Any, tmp_path: Path) -> None:
+    with graphc.seed(0):
+        lstm = nn.LSTM(5)
+        loss = ops.mean(ops.square(lstm(ops.input("x", (2, 4, 3)))))
+    feed = {"x": np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)}
+    graphc.page(loss, tmp_path / "p.html", level="layers", values=feed)
+    page = opened(browser, tmp_path / "p.html", reduced_motion="reduce")
+    page.fill(".gp-live-rate", "0.5")
+    page.click(".gp-live-step")
+    shown = float(page.inner_text(".gp-live-result").split("=")[1].replace("−", "-"))
+    step = graphc.compile({"loss": loss}, updates=graphc.optim.SGD(0.5).updates(loss, lstm.parameters()), target="interpreter")
+    step(**feed)
+    assert shown == pytest.approx(float(graphc.compile(loss, target="interpreter")(**feed)), rel=1e-4) and page.trouble == []
+
+
 def test_no_pane_without_values_or_for_large_models(tmp_path: Path) -> None:
     graphc.page(scalar(), tmp_path / "a.html")
     x = ops.input("x", (64, 64))

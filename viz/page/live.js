@@ -39,7 +39,8 @@
     }
     element.textContent = text;
   }
-  const short = (a) => (a.length === 1 ? number(a[0]) : `‖·‖ ${number(Math.hypot(...Array.from(a, Number)), 2)}`);
+  const norm = (outs) => Math.hypot(...outs.flatMap((out) => Array.from(memory[out], Number)));
+  const short = (outs) => (outs.length > 1 || program.buffers[outs[0]].shape.length ? `‖·‖ ${number(norm(outs), 2)}` : number(memory[outs[0]][0]));
 
   // --- heat maps: as in the picture, blocks of a large tensor averaged, 0 in the middle of the colours
   /** Where `n` rows are cut into `parts`: the first ones take one more each. */
@@ -83,7 +84,7 @@
   // --- edges: as wide as what flows back is large
   /** Widths of a sheet's edges by the norms of what they carry. */
   function widen(sheet) {
-    const norms = Object.entries(sheet.edges).map(([id, out]) => [id, Math.hypot(...Array.from(memory[out], Number))]);
+    const norms = Object.entries(sheet.edges).map(([id, outs]) => [id, norm(outs)]);
     const logs = new Map(norms.filter(([, n]) => n > 0 && Number.isFinite(n)).map(([id, n]) => [id, Math.log(n)]));
     const high = logs.size ? Math.max(...logs.values()) : 0, low = logs.size ? Math.min(...logs.values()) : 0, span = Math.max(high - low, Math.log(4));
     const [thinnest, widest, stroke] = data.widths;
@@ -165,9 +166,9 @@
       if (shown && sheet.groups.has(id)) retell(sheet, id, shown.out);
     }
     widen(sheet);
-    for (const [id, out] of Object.entries(sheet.edges)) {
+    for (const [id, outs] of Object.entries(sheet.edges)) {
       const label = sheet.groups.get(id)?.querySelector("text");
-      if (label) write(label, short(memory[out]));
+      if (label) write(label, short(outs));
     }
     sentence(k);
   }

@@ -21,7 +21,7 @@ import numpy as np
 from graphc import interpreter, ops
 from graphc.errors import GraphcError
 from graphc.ir import Graph, Node
-from graphc.ops.declare import placeholder
+from graphc.ops.scan import scan_op, scan_result_op
 from graphc.specialise import specialise_nodes
 from graphc.types import TensorType
 from viz.model import Box
@@ -29,7 +29,7 @@ from viz.page.pane import Context, Pane
 from viz.scene import SHADES
 from viz.steps import steps_of
 from viz.theme import VARIABLES
-from viz.values import CELLS, THINNEST, WIDEST
+from viz.values import CELLS, THINNEST, WIDEST, local_rule
 from viz.view import View
 
 MOST = 2_000  # elements of inputs and parameters that are edited in a page
@@ -164,7 +164,7 @@ def _of_sheet(sheet: _Sheet, program: _Program) -> dict[str, Any]:
     counts = Counter(view.box_of.values())
     for node, box in view.box_of.items():
         whole = sheet.of.get(node)
-        if counts[box] > 1 or node.op.name == "constant" or whole is None:
+        if counts[box] > 1 or node.op.name == "constant" or node.op is scan_op or whole is None:
             continue
         boxes[box] = _lines(drawn[box], program.key(program.static[whole], f"v:{sheet.place}{box}"))
         if whole in program.gradients and f"g{box}" in drawn:
@@ -204,50 +204,48 @@ def _sweep(
     graph: Graph, static: Mapping[Node, Node], loss: Node
 ) -> tuple[dict[Node, Node], dict[tuple[Node, int], Node]]:
     """Gradient of every node, and the contribution of every read, as nodes over the static graph."""
-    reverse = importlib.import_module("passes.differentiate").vjp
     gradients: dict[Node, Node] = {loss: ops.ones((), loss.dtype)}
     contributions: dict[tuple[Node, int], Node] = {}
+    flown: dict[Node, dict[int, Node]] = {}
     for node in reversed(graph.nodes):
-        cotangent = gradients.get(node)
-        if cotangent is None or node.op.is_source or not node.dtype.is_float:
+        cotangents = flown.get(node, {}) if node.op is scan_op else {0: gradients[node]} if node in gradients else {}
+        if not cotangents or node.op.is_source or not node.dtype.is_float:
             continue
-        wanted = [k for k, i in enumerate(node.inputs) if i.dtype.is_float]
-        if not wanted:
+        if node.op is scan_result_op:
+            held, index = flown.setdefault(node.inputs[0], {}), node.attrs["index"]
+            contributions[node, 0] = cotangents[0]
+            held[index] = ops.add(held[index], cotangents[0]) if index in held else cotangents[0]
             continue
-        fixed = static[node]
-        places = [placeholder(i.type, f"operand{k}") for k, i in enumerate(fixed.inputs)]
-        seed = placeholder(fixed.type, "cotangent")
-        real = {p: i for p, i in zip([*places, seed], [*fixed.inputs, cotangent], strict=True)}
-        made = reverse(fixed.op(*places, **fixed.attrs), [places[k] for k in wanted], seed)
-        for part in Graph("vjp", {f"c{k}": c for k, c in zip(wanted, made, strict=True)}).nodes:
+        rule, fixed = local_rule(static[node], list(cotangents)), static[node]
+        real = dict(zip([*rule.operands, *rule.cotangents], [*fixed.inputs, *cotangents.values()], strict=False))
+        for part in Graph("vjp", {f"c{k}": c for k, c in rule.parts.items()}).nodes if rule.parts else ():
             if part not in real:
                 real[part] = part.with_inputs(tuple(real[i] for i in part.inputs))
-        for k, local in zip(wanted, made, strict=True):
-            part, operand = real[local], node.inputs[k]
-            contributions[node, k] = part
+        for k, local in rule.parts.items():
+            operand = node.inputs[k]
+            contributions[node, k] = real[local]
             before = gradients.get(operand)
-            gradients[operand] = part if before is None else ops.add(before, part)
+            gradients[operand] = real[local] if before is None else ops.add(before, real[local])
     return gradients, contributions
 
 
-def _edges(sheet: _Sheet, program: _Program) -> dict[str, str]:
-    """Edge id -> the value that it carries."""
+def _edges(sheet: _Sheet, program: _Program) -> dict[str, list[str]]:
+    """Edge id -> the values that it carries: one for each of its tails."""
     view = sheet.view
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for index, edge in enumerate(view.diagram.edges):
         if edge.kind != "backward" or edge.mirror_of is None or not edge.label or edge.mirror_of >= len(view.uses):
             continue
-        reads = [(sheet.of.get(tail), (sheet.of.get(head), place)) for tail, head, place in view.uses[edge.mirror_of]]
-        parts = [
-            _summed_to(program.contributions[read], program.static[tail].type)  # type: ignore[index]
-            for tail, read in reads
-            if tail is not None and read in program.contributions
-        ]
-        if parts:
-            total = parts[0]
-            for part in parts[1:]:
-                total = ops.add(total, part)
-            found[f"e{index}"] = program.key(total, f"e:{sheet.place}{index}")
+        totals: dict[tuple[Node, int], Node] = {}
+        for tail, head, place in view.uses[edge.mirror_of]:
+            part, whole = program.contributions.get((sheet.of.get(head, head), place)), sheet.of.get(tail)
+            if part is None or whole is None:
+                continue
+            key = whole, head.attrs["index"] if tail.op is scan_op else 0
+            part = part if tail.op is scan_op else _summed_to(part, program.static[whole].type)
+            totals[key] = ops.add(totals[key], part) if key in totals else part
+        if totals:
+            found[f"e{index}"] = [program.key(part, f"e:{sheet.place}{index}:{k}") for k, part in enumerate(totals.values())]
     return found
 
 
