@@ -106,6 +106,34 @@ def test_a_row_says_all_there_is_to_say() -> None:
     assert row.kernels["assembly"].strip()
 
 
+def test_compilation_is_the_median_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    answers: list[float] = []
+    start = Bench._start
+
+    def watched(self: Bench, executor: Executor, caches: dict[str, Path]) -> Remote:
+        worker = start(self, executor, caches)
+        ask = worker.ask
+        if executor.name == "graphc":
+            started.append("cold" if not any(any(folder.iterdir()) for folder in caches.values()) else "warm")
+
+            def asked(do: str, wait: float, **given: object) -> dict[str, object]:
+                answer = ask(do, wait, **given)
+                if do == "make":
+                    answers.append(answer["first"])
+                return answer
+
+            monkeypatch.setattr(worker, "ask", asked)
+        return worker
+
+    monkeypatch.setattr(Bench, "_start", watched)
+    own = measure(choose(["graphc", "numpy"]), settings=replace(SETTINGS, cold=True)).results["graphc"]
+    assert started == ["cold"] * 3 + ["warm"] * 3
+    assert own.median is not None and own.cold is not None and own.warm is not None
+    assert own.cold == pytest.approx(sorted(answers[:3])[1] - own.median)
+    assert own.warm == pytest.approx(sorted(answers[3:])[1] - own.median)
+
+
 def test_launches_of_a_kernel_are_one_row() -> None:
     roof = Roofline("a CPU", 1, 100e9, ((1 << 30, 10e9),))
     launches = [ProfileRow("a", 1e-3, 10, ("x.py:1",), flops=5, busy_threads=1.0), ProfileRow("b", 2e-3, 1, ()),
