@@ -192,6 +192,7 @@ def test_zoom_and_pan(browser: Any, tmp_path: Path) -> None:
     def box() -> list[float]:
         return [float(v) for v in page.get_attribute(".gp-pic svg", "viewBox").split()]
 
+    page.keyboard.press("0")
     whole = box()
     page.keyboard.press("+")
     assert box()[2] == pytest.approx(whole[2] / 1.25, rel=1e-3)
@@ -225,6 +226,7 @@ def test_frames_fold_by_mouse_and_by_key(browser: Any, tmp_path: Path) -> None:
     assert folded.count() == 1 and frames.nth(1).get_attribute("aria-expanded") == "false"
     folded.first.click()
     assert folded.count() == 0
+    page.keyboard.press("0")
     page.locator(".cluster .gp-name").nth(1).click()
     assert folded.count() == 1
     page.keyboard.press("f")

@@ -115,6 +115,9 @@ def test_kin_are_lit_by_mouse_and_by_keyboard(browser: Any, tmp_path: Path, made
         assert lit("cuda") and lit("source")
         assert "net(image)" in page.inner_text(".gp-code-panel[data-level=source] .gp-code-kin")
         assert page.evaluate("document.querySelectorAll('.gp-pic .gp-kin').length") >= 1
+        assert page.evaluate("""new Promise((done) => setTimeout(() => { const s = document.querySelector('.gp-stage').getBoundingClientRect();
+          done([...document.querySelectorAll('.gp-pic .gp-kin')].some((g) => { const r = g.getBoundingClientRect();
+            return r.left >= s.left && r.right <= s.right && r.top >= s.top && r.bottom <= s.bottom; })); }, 500))""")
         page.keyboard.press("ArrowRight")  # to its kin in the next panel
         assert page.evaluate("document.activeElement.closest('.gp-code-panel').dataset.level") == "llvm"
         assert line in lit("loops")
@@ -132,6 +135,7 @@ def test_the_picture_lights_the_code(browser: Any, tmp_path: Path, made: tuple[P
         page.click("[role=tab][data-pane=code]")
         page.select_option(".gp-code-kernel", index=len(links.kernels) - 1)
         page.keyboard.press("Escape")
+        page.keyboard.press("0")
         boxes = [g.get_attribute("id") for g in page.query_selector_all(".gp-pic svg > g.op") if "matmul" in (g.text_content() or "")]
         page.hover(f"#{boxes[0]}")
         name = page.evaluate("document.querySelector('.gp-code-kernel').selectedOptions[0].textContent")

@@ -139,7 +139,9 @@ def test_following(browser: Any, tmp_path: Path) -> None:
           return [...document.querySelectorAll('.gp-pic svg > g.gp-now:not([class*=edge]):not(.cluster)')].every((g) => { const r = g.getBoundingClientRect();
             return r.left >= s.left - 2 && r.right <= s.right + 2 && r.top >= s.top - 2 && r.bottom <= s.bottom + 2; }); }"""))
 
+    page.keyboard.press("0")
     whole = box()
+    assert page.get_attribute(".gp-follow", "aria-pressed") == "false"
     page.keyboard.press("v")
     assert page.get_attribute(".gp-follow", "aria-pressed") == "true"
     places = set()
@@ -150,7 +152,64 @@ def test_following(browser: Any, tmp_path: Path) -> None:
     assert min(width for _, _, width, _ in places) < whole[2] * 0.6
     assert len(places) > 3
     page.click(".gp-follow")
-    assert box() == whole and page.trouble == []
+    assert box() == whole
+    page.keyboard.press("ArrowRight")
+    assert box() == whole and page.trouble == []  # who looks at the whole goes on looking at it
+    page.click(".gp-follow")
+    page.keyboard.press("-")
+    page.keyboard.press("-")
+    assert page.get_attribute(".gp-follow", "aria-pressed") == "false"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", [(1280, 720), (1920, 1080), (1024, 768)])
+def test_what_a_step_tells_is_readable(browser: Any, file: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    """Without a key but the arrows: the step's boxes are in view, no letter in them below 10 pixels, beside a pane of use."""
+    graphc.page(transformer(), tmp_path / "t.html", level="ops")
+    for name in (file, tmp_path / "t.html"):
+        page = opened(browser, name, reduced_motion="reduce")
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        for _ in range(10):
+            page.keyboard.press("ArrowRight")
+            page.evaluate("new Promise((f) => requestAnimationFrame(() => requestAnimationFrame(f)))")
+            told = page.evaluate("""() => { const s = document.querySelector('.gp-stage').getBoundingClientRect();
+              return [...document.querySelectorAll('.gp-pic svg > g.gp-now:not([class*=edge]) text')].map((t) => { const r = t.getBoundingClientRect();
+                return [Number(t.getAttribute('font-size')) * t.getScreenCTM().a, r.left >= s.left - 1 && r.right <= s.right + 1 && r.bottom <= s.bottom + 1]; }); }""")
+            assert told and min(pixels for pixels, _ in told) >= 9.6 and all(seen for _, seen in told), told
+        if page.locator(".gp-side").count():
+            assert page.evaluate("document.querySelector('.gp-side').getBoundingClientRect().width") >= 300
+        assert page.trouble == []
+        page.close()
+
+
+@pytest.mark.browser
+def test_the_split_is_remembered_until_it_is_given_back(browser: Any, file: Path) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    page = context.new_page()
+
+    def now() -> float:
+        return float(page.get_attribute(".gp-split", "aria-valuenow"))
+
+    page.goto(file.as_uri())
+    usual = now()
+    page.locator(".gp-split").focus()
+    page.keyboard.press("Home")
+    assert now() == 20
+    page.keyboard.press("End")
+    assert now() == 75
+    page.keyboard.press("ArrowRight")
+    page.goto("about:blank")
+    page.goto(file.as_uri())
+    assert now() == 72 and "72 percent" in page.get_attribute(".gp-split", "aria-valuetext")
+    page.dblclick(".gp-split")
+    assert now() == usual
+    page.goto("about:blank")
+    page.goto(file.as_uri())
+    assert now() == usual
+    page.locator(".gp-split").focus()
+    page.keyboard.press("Enter")
+    assert shown(page) == []
+    context.close()
 
 
 @pytest.mark.browser

@@ -185,7 +185,7 @@ def _html(title: str, context: Context, steps: list[dict[str, Any]], panes: list
 ><output class="gp-hits"></output></div>
 <div class="gp-zoom" role="group" aria-label="Zoom"><button class="gp-out" aria-label="Zoom out">−</button
 ><button class="gp-fit">Fit</button><button class="gp-in" aria-label="Zoom in">+</button></div>
-<button class="gp-follow" aria-pressed="false">Follow</button>
+<button class="gp-follow" aria-pressed="true">Follow</button>
 <button class="gp-quiz" aria-pressed="false">Quiz</button>
 <label><span>Theme </span><select class="gp-theme" aria-label="Theme">{options}</select></label>
 <button class="gp-ask" aria-expanded="false" aria-label="Help">?</button></header>
@@ -219,7 +219,7 @@ def _side(panes: list[Pane], prefix: str) -> str:
         for p in panes
     )
     return (
-        f'<div class="gp-split" role="separator" aria-orientation="vertical" aria-label="Width of the panes" '
+        f'<div class="gp-split" role="separator" aria-orientation="vertical" aria-label="Width of the panes" aria-valuenow="40" '
         f'aria-valuemin="20" aria-valuemax="75" tabindex="0"></div>'
         f'<aside class="gp-side"><div class="gp-tabs" role="tablist">{tabs}'
         f'<button class="gp-fold" aria-label="Hide the panes">×</button></div>'

@@ -21,8 +21,9 @@
     const told = [...groups].map(([id, g]) => [g, when.get(id)]).filter(([, k]) => k !== undefined);
     const order = steps.flatMap((s) => s.lit).filter((id) => boxes[id]);
     const whole = svg.getAttribute("viewBox").split(" ").map(Number);
+    const small = Math.min(14, ...[...svg.querySelectorAll(":scope > g[id] > text")].map((t) => Number(t.getAttribute("font-size")) || 14));
     const inside = new Map(details.flatMap((d, k) => (d.parent === number ? [[d.box, k]] : [])));
-    return { svg, steps, boxes, number, groups, when, told, order, whole, inside, seen: [...whole], at: 0, walked: -1 };
+    return { svg, steps, boxes, number, groups, when, told, order, whole, inside, readable: small / 10, seen: [...whole], at: 0, walked: -1 };
   }
   const first = sheet($("pic").querySelector("svg"), steps, boxes, -1);
   let now = first;
@@ -116,22 +117,34 @@
     return { r, scale, left: seen[0] - (r.width * scale - seen[2]) / 2, top: seen[1] - (r.height * scale - seen[3]) / 2 };
   }
   function zoom(factor, x, y) {
-    const { seen, whole } = now;
+    const { seen, whole, readable } = now;
+    cancelAnimationFrame(moving);
+    if (factor < 1 && frame().scale / factor > readable) setFollowing(false);  // who wants an overview keeps it
     const width = Math.min(whole[2] * 1.5, Math.max(whole[2] / 40, seen[2] / factor)), f = seen[2] / width;
     const [cx, cy] = [x ?? seen[0] + seen[2] / 2, y ?? seen[1] + seen[3] / 2];
     look([cx - (cx - seen[0]) / f, cy - (cy - seen[1]) / f, seen[2] / f, seen[3] / f]);
   }
-  const fit = () => { cancelAnimationFrame(moving); look([...now.whole]); };
-  /** Bring what is computed now into view, large enough to be read; where the whole is, show that. */
-  let following = false, moving = 0;
-  function follow() {
-    const { groups, boxes, steps, at, whole, svg, seen } = now, r = svg.getBoundingClientRect();
+  const fit = () => { setFollowing(false); cancelAnimationFrame(moving); look([...now.whole]); };
+  /** Bring what is computed now into view, no text below 10 pixels; where the whole can be read, or the step is all over it, show that. */
+  let following = true, moving = 0;
+  function follow(at_once) {
+    const { groups, boxes, steps, at, whole, seen, readable, svg } = now, r = svg.getBoundingClientRect(), go = at_once ? look : glide;
     const lit = steps[at].lit.filter((id) => boxes[id]).map((id) => groups.get(id)?.getBBox()).filter(Boolean);
-    if (!lit.length || !r.width || Math.max(whole[2] / r.width, whole[3] / r.height) < 1.3) return glide([...whole]);
+    if (!lit.length || !r.width || Math.max(whole[2] / r.width, whole[3] / r.height) <= readable) return go([...whole]);
     const left = Math.min(...lit.map((b) => b.x)), right = Math.max(...lit.map((b) => b.x + b.width));
     const top = Math.min(...lit.map((b) => b.y)), bottom = Math.max(...lit.map((b) => b.y + b.height));
-    const scale = Math.max(1.15, (right - left) * 1.2 / r.width, (bottom - top) * 1.2 / r.height), [w, h] = [r.width * scale, r.height * scale];
-    glide([(left + right - w) / 2, (top + bottom - h) / 2, w, h], seen);
+    const need = Math.max((right - left) / r.width, (bottom - top) / r.height) * 1.04;
+    if (need > readable * 1.3) return go([...whole]);
+    const { scale: used } = frame(), scale = Math.max(Math.min(used, readable), need), [w, h] = [r.width * scale, r.height * scale];
+    // no further than it takes: what stays in view keeps its place; a picture that is lower than the window stands in its middle
+    const place = (low, high, size, from, length, start) => {
+      if (length <= size) return start + (length - size) / 2;
+      const edge = size * 0.12, slack = Math.max(0, size - (high - low) - 2 * edge);
+      const wanted = from === null ? (low + high - size) / 2 : Math.min(Math.max(from, low - edge - slack), low - edge);
+      return Math.min(Math.max(wanted, start), start + length - size);
+    };
+    const kept = Math.abs(used / scale - 1) < 0.02, view = frame();
+    go([place(left, right, w, kept ? view.left : null, whole[2], whole[0]), place(top, bottom, h, kept ? view.top : null, whole[3], whole[1]), w, h], seen);
   }
   function glide(to, from = now.seen) {
     cancelAnimationFrame(moving);
@@ -145,14 +158,11 @@
     };
     moving = requestAnimationFrame(frame);
   }
-  const toggleFollow = () => {
-    following = !following;
-    $("follow").setAttribute("aria-pressed", String(following));
-    if (following) follow(); else fit();
-  };
+  function setFollowing(wanted) { following = wanted; $("follow").setAttribute("aria-pressed", String(following)); }
+  const toggleFollow = () => { if (following) fit(); else { setFollowing(true); follow(); } };
   $("follow").onclick = toggleFollow;
   key("v", "the picture follows the steps, large enough to be read", toggleFollow);
-  const pan = (dx, dy) => { const { seen } = now; look([seen[0] + dx * seen[2], seen[1] + dy * seen[3], seen[2], seen[3]]); };
+  const pan = (dx, dy) => { const { seen } = now; cancelAnimationFrame(moving); look([seen[0] + dx * seen[2], seen[1] + dy * seen[3], seen[2], seen[3]]); };
   $("in").onclick = () => zoom(1.25); $("out").onclick = () => zoom(0.8); $("fit").onclick = fit;
   key("+ - 0", "zoom in, zoom out, fit", () => {});
   keys.set("+", () => zoom(1.25)); keys.set("=", () => zoom(1.25)); keys.set("-", () => zoom(0.8)); keys.set("0", fit);
@@ -168,7 +178,7 @@
   stage.addEventListener("pointermove", (e) => {
     if (!drag || !(e.buttons & 1)) return;
     if (Math.hypot(e.clientX - drag.x, e.clientY - drag.y) > 4 && !drag.moved) {
-      drag.moved = true; stage.setPointerCapture(e.pointerId);
+      drag.moved = true; cancelAnimationFrame(moving); stage.setPointerCapture(e.pointerId);
     }
     if (!drag.moved) return;
     const { scale } = frame();
@@ -205,11 +215,12 @@
     sign.setAttribute("class", "gp-sign");
     g.append(sign);
   }
-  on("highlight", ({ keys: lit }) => {
+  on("highlight", ({ keys: lit, from }) => {
     const wanted = new Set(lit), { groups, boxes } = now;
     const exact = [...wanted].some((k) => k.startsWith("node:"));
     for (const [id, g] of groups)
       if (boxes[id]) g.classList.toggle("gp-kin", boxes[id].keys.some((k) => wanted.has(k) && (!exact || k.startsWith("node:"))));
+    if (from !== "picture" && following) seek([...groups.values()].filter((g) => g.classList.contains("gp-kin")));
   });
   function walk(by) {
     const { order, when, groups } = now;
@@ -221,12 +232,20 @@
   }
   key("n p", "the next box, the box before: its text is read out", () => {});
   keys.set("n", () => walk(1)); keys.set("p", () => walk(-1));
+  /** What a pane speaks of comes into view where none of it is. */
+  function seek(kin) {
+    const { scale, left, top, r } = frame(), [w, h] = [r.width * scale, r.height * scale], places = kin.map((g) => g.getBBox());
+    if (!places.length || places.some((b) => b.x >= left && b.y >= top && b.x + b.width <= left + w && b.y + b.height <= top + h)) return;
+    const [b] = places;
+    glide([b.x + b.width / 2 - w / 2, b.y + b.height / 2 - h / 2, w, h]);
+  }
   /** Move the picture so that a group is in view. */
   function reveal(g) {
     const { r, scale, left, top } = frame(), b = g.getBBox();
     const inside = b.x >= left && b.y >= top && b.x + b.width <= left + r.width * scale && b.y + b.height <= top + r.height * scale;
-    const { seen } = now;
-    if (!inside) look([b.x + b.width / 2 - seen[2] / 2, b.y + b.height / 2 - seen[3] / 2, seen[2], seen[3]]);
+    const grown = following ? Math.min(1, now.readable / scale) : 1, seen = [0, 0, r.width * scale * grown, r.height * scale * grown];
+    cancelAnimationFrame(moving);
+    if (!inside || grown < 1) look([b.x + b.width / 2 - seen[2] / 2, b.y + b.height / 2 - seen[3] / 2, seen[2], seen[3]]);
   }
 
   // --- search
@@ -287,6 +306,7 @@
     name.classList.add("gp-name");
     g.setAttribute("tabindex", "0"); g.setAttribute("role", "button"); g.setAttribute("aria-expanded", "true");
     g.setAttribute("aria-label", `${name.textContent}: frame of ${inside.length} boxes, fold or open`);
+    g.addEventListener("focus", () => { if (g.matches(":focus-visible")) reveal(g); });
     name.addEventListener("click", () => { if (!drag?.moved) fold(); });
     lid.addEventListener("click", () => { if (!drag?.moved) fold(); });
     g.addEventListener("keydown", (e) => { if (e.key === "Enter") { fold(); e.preventDefault(); e.stopPropagation(); } });
@@ -315,7 +335,8 @@
     now = fresh;
     $("pic").replaceChildren(now.svg);
     if (!now.wired) { now.wired = true; wire(now); frames(now); now.at = now.steps.length - 1; }
-    fit(); trail(); show(now.at);
+    if (!following) look([...now.whole]);
+    trail(); show(now.at);
     const back = [...now.inside].find(([box]) => came.has(`${number}/${box}`));
     (back ? now.groups.get(back[0]) : stage).focus({ preventScroll: true });
     root.classList.toggle("gp-inside", now !== first);
@@ -391,21 +412,37 @@
     });
     $("fold").onclick = close;
     key("b", "hide or show what is beside the picture", close);
-    const split = $("split");
+    const split = $("split"), SHARE = "graphc page: width of the panes";
+    const kept = (write) => { try { return write ? write(localStorage) : localStorage.getItem(SHARE); } catch { return null; } };  // storage may be barred
+    let chosen = Number(kept()) || 0;  // a share that the reader has set; else it follows the pane and the picture
     const width = (w) => {
       const share = Math.max(20, Math.min(75, w));
       main.style.setProperty("--gp-side", share + "%"); split.setAttribute("aria-valuenow", share.toFixed(0));
+      split.setAttribute("aria-valuetext", `the panes take ${share.toFixed(0)} percent of the width`);
     };
-    split.addEventListener("pointerdown", (e) => { split.setPointerCapture(e.pointerId); e.preventDefault(); });
+    const choose = (w) => { chosen = Math.max(20, Math.min(75, w)); width(chosen); kept((store) => store.setItem(SHARE, chosen.toFixed(1))); };
+    /** A pane gets what the picture leaves over, and at least what it needs: fields little, code and tables more. */
+    const usual = (name) => {
+      const r = main.getBoundingClientRect(), font = parseFloat(getComputedStyle(root).fontSize) / 16;
+      const least = name === "live" ? Math.max(340 * font, r.width * 0.26) : Math.max(400 * font, r.width * 0.38);
+      const spare = r.width - first.whole[2] / first.whole[3] * r.height;
+      return Math.max(least, Math.min(spare, r.width * 0.5)) / r.width * 100;
+    };
+    const settle = () => width(chosen || usual(tabs.find((t) => t.tabIndex === 0).dataset.pane));
+    on("show", settle);
+    new ResizeObserver(settle).observe(main);
+    split.addEventListener("pointerdown", (e) => { split.setPointerCapture(e.pointerId); e.preventDefault(); split.focus(); });
     split.addEventListener("pointermove", (e) => {
       const r = main.getBoundingClientRect();
-      if (e.buttons & 1) width((r.right - e.clientX) / r.width * 100);
+      if (e.buttons & 1) choose((r.right - e.clientX) / r.width * 100);
     });
+    split.addEventListener("dblclick", () => { chosen = 0; kept((store) => store.removeItem(SHARE)); settle(); });
     split.addEventListener("keydown", (e) => {
-      const by = { ArrowLeft: 3, ArrowRight: -3 }[e.key];
-      if (by) { width(Number(split.getAttribute("aria-valuenow")) + by); e.preventDefault(); e.stopPropagation(); }
+      const at = Number(split.getAttribute("aria-valuenow"));
+      const to = { ArrowLeft: at + 3, ArrowRight: at - 3, Home: 20, End: 75 }[e.key];
+      if (to !== undefined) choose(to); else if (e.key === "Enter") close(); else return;
+      e.preventDefault(); e.stopPropagation();
     });
-    width(42);
     for (const body of bodies) scripts[body.dataset.pane]?.(body, paneData[body.dataset.pane], page);
     open(tabs[0].dataset.pane);
   }
@@ -422,6 +459,7 @@
   });
   first.wired = true;
   wire(first); frames(first);
-  fit();
   show(0);
+  follow(true);
+  new ResizeObserver(() => { if (following) follow(true); }).observe(stage);
 })();
