@@ -15,7 +15,7 @@ from graphc.errors import DrawError
 from graphc.ir import Graph, Node
 from graphc.loops.ir import Kernel, LoopProgram
 from graphc.trace import Stage, Trace
-from viz.flow import shade_edges
+from viz.flow import shade_edges, start_of
 from viz.fonts import truncate
 from viz.launches import directions, launches
 from viz.mirror import add_backward, gradients_of, notation_of
@@ -88,7 +88,7 @@ def view_of(
     if found is not None:
         annotate(view, found)
         if flow:
-            shade_edges(view, found, loss)
+            shade_edges(view, found, start_of(found, loss))
     return view
 
 

@@ -12,6 +12,7 @@ Source of the view: Pascanu, Mikolov, Bengio, "On the difficulty of training rec
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -29,17 +30,19 @@ THIN, EVEN, WIDE = 0.5, 1.5, 3.2  # of an edge at the ends and in the middle of 
 _STEPS = 9  # samples in the legend
 
 
-def shade_edges(view: View, found: Run, loss: Node) -> None:
-    """Colour and widen the backward edges of a view by the norms of what they carry."""
+def shade_edges(view: View, found: Run, start: float, decades: int | None = None) -> None:
+    """Colour and widen the backward edges of a view by the norms of what they carry.
+
+    Args:
+        start: the norm that stands for 1, see :func:`start_of`. decades: the powers of ten of the scale; by the picture unless said.
+    """
     carried = carried_by(view, found)
-    for index, edge in enumerate(view.diagram.edges):
-        if edge.kind == "backward" and index not in carried:  # from the sum of contributions on to the node's gradient
-            nodes = [n for n, box in view.box_of.items() if f"g{box}" == edge.head and n in found.gradients]
-            if len(nodes) == 1:
-                carried[index] = found.gradients[nodes[0]]
-    ratios = {i: norm(v) / start_of(found, loss) for i, v in carried.items()}
+    for index, node in whole_gradients(view).items():
+        if index not in carried and node in found.gradients:
+            carried[index] = found.gradients[node]
+    ratios = {i: norm(v) / start for i, v in carried.items()}
     logs = {i: math.log10(r) for i, r in ratios.items() if r > 0 and math.isfinite(r)}
-    decades = min(max(1, math.ceil(max((abs(v) for v in logs.values()), default=1.0) - 1e-9)), MOST)
+    decades = decades or min(max(1, math.ceil(max((abs(v) for v in logs.values()), default=1.0) - 1e-9)), MOST)
     view.diagram.decades = decades
     for index, ratio in ratios.items():
         shade = max(-1.0, min(1.0, logs[index] / decades)) if index in logs else -1.0 if ratio == 0 else 1.0
@@ -48,17 +51,30 @@ def shade_edges(view: View, found: Run, loss: Node) -> None:
         view.diagram.edges[index] = replace(edge, shade=shade, weight=width_of(shade), tooltip=tip)
 
 
+def whole_gradients(view: View) -> dict[int, Node]:
+    """Backward edges that lead to one node's gradient as a whole (from the loss, from a sum of contributions): edge index -> node."""
+    nodes: dict[str, list[Node]] = {}
+    for node, box in view.box_of.items():
+        nodes.setdefault(f"g{box}", []).append(node)
+    heads = {i: nodes.get(e.head, []) for i, e in enumerate(view.diagram.edges) if e.kind == "backward"}
+    return {i: found[0] for i, found in heads.items() if len(found) == 1}
+
+
 def start_of(found: Run, loss: Node) -> float:
     """The norm of the gradient where it leaves the loss: at the first tensor on its way back, or at the loss itself.
 
     Raises:
         DrawError: it is 0 or not finite there.
     """
-    tensors = [n for n in found.gradients if n.ndim > 0]  # in the order in which the gradient reached them
-    value = norm(found.gradients[tensors[0] if tensors else loss])
+    value = norm(found.gradients[start_node(found.gradients, loss)])
     if not value > 0 or not math.isfinite(value):
         raise DrawError(f"the gradient is {value:g} where it leaves the loss: there is nothing to compare with", source=loss.source)
     return value
+
+
+def start_node(gradients: Iterable[Node], loss: Node) -> Node:
+    """Where the gradient leaves the loss; ``gradients`` in the order in which it reached the nodes."""
+    return next((n for n in gradients if n.ndim > 0), loss)
 
 
 def norm(value: np.ndarray) -> float:
@@ -88,15 +104,20 @@ def add_legend(scene: Scene, decades: int, theme: Theme) -> None:
         shapes.append(straight((left + k * cell, y), (left + (k + 0.86) * cell, y), colour, theme.stroke * 1.1 * width_of(shade)))
     y += size * 1.5
     right = left + (_STEPS - 0.14) * cell
-    for text, share in ((f"{_power(-decades)} vanishes", 0.0), ("1", 0.5), (f"explodes {_power(decades)}", 1.0)):
+    for text, share in ((f"{power(-decades)} vanishes", 0.0), ("1", 0.5), (f"explodes {power(decades)}", 1.0)):
         x = left + share * (right - left - text_width(text, "sans", size))
         shapes.append(Text(x, y, text, size, "sans", theme.text))
-    scene.groups.append(Group("flow", "legend", f"scale of the gradient's norm, {_power(-decades)} to {_power(decades)}", shapes))
+    scene.groups.append(Group("flow", "legend", f"scale of the gradient's norm, {power(-decades)} to {power(decades)}", shapes))
     title_end = left + text_width("norm of the gradient beside where it leaves the loss", "sans", size)
     scene.width = max(scene.width, right + MARGIN, title_end + MARGIN)
     scene.height = y + size * 0.4 + MARGIN
     scene.description += " Backward edges are wide and orange where the gradient explodes, thin and blue where it vanishes."
 
 
-def _power(exponent: int) -> str:
+def power(exponent: int) -> str:
+    """A power of ten.
+
+    >>> power(-12)
+    '10⁻¹²'
+    """
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

@@ -50,7 +50,7 @@ class Frame:
 def slides(
     what: Any, path: str | os.PathLike[str], *, backward: Any = False, wrt: Any = None, level: str = "ops",
     theme: str = "projector", direction: str | None = "LR", name: str | None = None, notation: str = "bar", values: Any = None,
-    title: str = "",
+    title: str = "", flow: bool = False,
 ) -> int:  # fmt: skip
     """Write the frames of a build-up.
 
@@ -59,7 +59,7 @@ def slides(
             frames are the stages of the compilation in one picture of all of them, by ``theme``, ``direction`` and ``title``.
         path: ``x.pdf`` (a page a frame), ``x.tex`` (TikZ, a page a frame), ``x.html`` (a deck: arrows, Home, End, space) or ``x.svg``
             (numbered files ``x-01.svg``, ``x-02.svg``, ...).
-        title: shown above every frame.
+        title: shown above every frame. flow: with ``backward`` and ``values``, as of :func:`viz.draw`.
 
     Returns:
         The number of frames.
@@ -78,8 +78,9 @@ def slides(
         diagram, made = union.diagram, stage_frames(union, theme_of(theme), title)
     else:
         diagram = diagram_of(
-            what, backward=backward, wrt=wrt, level=level, direction=direction, name=name, notation=notation, values=values
-        )
+            what, backward=backward, wrt=wrt, level=level, direction=direction, name=name, notation=notation, values=values,
+            flow=flow,
+        )  # fmt: skip
         made = frames(diagram, theme_of(theme), title)
     match file.suffix.lower():
         case ".pdf":

@@ -69,13 +69,11 @@ def draw(
 
     options: dict[str, Any] = {"direction": direction} if direction else {}
     if picture.suffix.lower() == ".html":
-        if flow:
-            raise GraphcError(f"{picture.name}: pages do not colour edges by their gradient", help="name an .svg, .pdf or .png")
         found, given = load_model(model), load_values(values)
         timed = profiled(found, given, backward) if profile else None
         write_page(
             timed[0] if timed else found, picture, backward=backward, level=level, notation=notation, values=given, theme=theme,
-            profile=timed[1] if timed else None, **options,
+            profile=timed[1] if timed else None, flow=flow, **options,
         )  # fmt: skip
         out.print(f"wrote {picture}")
         return
@@ -116,6 +114,7 @@ def slides(
     notation: Annotated[str, typer.Option(help="Of gradients: bar or leibniz.")] = "bar",
     values: Annotated[str, typer.Option(help=VALUES)] = "",
     title: Annotated[str, typer.Option(help="Shown above every frame.")] = "",
+    flow: Annotated[bool, typer.Option("--flow", help="Colour backward edges by their gradient: where it vanishes.")] = False,
 ) -> None:
     """Build a picture up step by step: numbered frames for a lecture, all with the same geometry."""
     from graphc.cli.models import load_model, load_values
@@ -123,7 +122,7 @@ def slides(
 
     count = write_slides(
         load_model(model), deck, backward=backward, theme=theme, direction=direction, level=level, notation=notation,
-        values=load_values(values), title=title,
+        values=load_values(values), title=title, flow=flow,
     )  # fmt: skip
     out.print(f"wrote {count} frames to {deck}")
 

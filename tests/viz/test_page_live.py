@@ -174,6 +174,47 @@ def test_heat_maps_and_widths_are_those_of_a_fresh_picture(browser: Any, tmp_pat
                 assert now[kind][edge] == pytest.approx(numbers, abs=0.06), (kind, edge)
 
 
+def unrolled() -> Node:
+    """Steps of a recurrence whose gradient vanishes, a layer each."""
+    x, h = ops.input("x", (4,)), ops.input("h", (4,))
+    for k in range(3):
+        with graphc.scope(f"step{k}t"):
+            h = ops.tanh(h * 0.2 + x)
+    return ops.sum(h * h)
+
+
+@pytest.mark.browser
+def test_the_flow_follows_what_is_edited(browser: Any, tmp_path: Path) -> None:
+    """Colours and widths of an edited page are those of a page made with these numbers, inside of layers too."""
+    feeds = [{"x": np.float32(x), "h": np.float32([1, 2, -1, 0.5])} for x in ([0.1, 0.2, -0.3, 0.4], [0.6, 0.7, -0.8, 0.9])]
+    colours = """() => [...document.querySelectorAll('.gp-pic svg > g.edge-backward')].map((g) =>
+      [g.id.split('-').pop(), g.querySelector('path').getAttribute('stroke'), g.querySelector('polygon').getAttribute('fill')])"""
+    seen = []
+    for k, feed in enumerate(feeds):
+        graphc.page(unrolled(), tmp_path / f"{k}.html", level="layers", values=feed, flow=True)
+        page = opened(browser, tmp_path / f"{k}.html", reduced_motion="reduce")
+        page.keyboard.press("End")
+        rounds = [None, feeds[1]] if k == 0 else [None]
+        for edited in rounds:
+            if edited is not None:
+                for place, value in enumerate(edited["x"]):
+                    page.get_by_label(f"x, element {place + 1}", exact=True).fill(str(value))
+            whole = page.evaluate(colours), pictured(page)["width"]
+            page.locator(".gp-opens").first.focus()
+            page.keyboard.press("Enter")
+            inner = page.evaluate(colours), pictured(page)["width"]
+            page.keyboard.press("u")
+            seen.append((whole, inner))
+        assert page.is_visible(".gp-scale") and page.trouble == []
+        page.close()
+    first, edited, fresh = seen
+    assert first[0][0] != fresh[0][0]
+    for now, want in zip(edited, fresh, strict=True):
+        assert len(now[0]) > 2 and now[0] == want[0]
+        for edge, numbers in want[1].items():
+            assert now[1][edge] == pytest.approx(numbers, abs=0.06), edge
+
+
 def test_gradients_through_a_loop_over_time() -> None:
     """The numbers on a picture of a scan are the gradients that the compiler derives; what one edge shows of several values is all of them."""
     with graphc.seed(0):

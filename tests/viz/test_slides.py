@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import graphc
@@ -112,3 +113,18 @@ def test_projector_text_is_large() -> None:
     made = frames(diagram_of(scalar(), backward=True), PROJECTOR)
     sizes = [s.size for g in made[-1].scene.groups if g.kind == "op" for s in g.shapes if type(s).__name__ == "Text"]
     assert min(sizes) >= 9  # of 720: 13 pt on a slide of 1080 lines
+
+
+def test_flow_on_slides(tmp_path: Path) -> None:
+    """Backward edges are coloured, and the frames of the backward pass have the scale."""
+    x = graphc.input("x", (3,))
+    y = x
+    for _ in range(4):
+        y = graphc.tanh(y * 0.1)
+    values = {"x": np.float32([1, 2, 3])}
+    count = graphc.slides(graphc.sum(y), tmp_path / "s.svg", backward=True, values=values, flow=True)
+    first, last = (tmp_path / "s-01.svg").read_text(), (tmp_path / f"s-{count:02}.svg").read_text()
+    assert "vanishes" in last and "explodes" in last and "vanishes" not in first
+    plain = graphc.slides(graphc.sum(y), tmp_path / "p.svg", backward=True, values=values)
+    colours = [set(re.findall(r'class="edge-backward".*?stroke="(#\w+)"', text, re.S)) for text in (last, (tmp_path / f"p-{plain:02}.svg").read_text())]
+    assert len(colours[1]) == 1 < len(colours[0])

@@ -22,6 +22,7 @@ from typing import Any
 from graphc.errors import DrawError
 from graphc.loops.ir import LoopProgram
 from viz.adapt import diagram_of, view_of
+from viz.flow import power
 from viz.formula import unicode_formula
 from viz.model import Box, Diagram
 from viz.page import code, live, passes
@@ -45,7 +46,7 @@ PANES: dict[str, Callable[[Context], Pane | None]] = {  # in the order of their 
 def page(
     what: Any, path: str | os.PathLike[str], *, backward: Any = True, wrt: Any = None, level: str = "ops",
     direction: str | None = "LR", name: str | None = None, notation: str = "bar", values: Any = None, title: str = "",
-    theme: str = "light", panes: Sequence[str] | None = None, profile: Any = None,
+    theme: str = "light", panes: Sequence[str] | None = None, profile: Any = None, flow: bool = False,
 ) -> None:  # fmt: skip
     """Write the interactive page.
 
@@ -56,6 +57,7 @@ def page(
         panes: names of the panes beside the picture; all that have something to show unless said, () for none.
         profile: what ``program.profile(...)`` gave, for the pane "profile"; True profiles the program now, compiled and
             interpreted, on ``values``.
+        flow: with ``values``, as of :func:`viz.draw`: backward edges are coloured by the gradient's norm, that of edited numbers too.
 
     Raises:
         DrawError: nothing to show, another suffix than .html, an unknown theme or pane, a file that cannot be written, or a profile
@@ -69,7 +71,7 @@ def page(
     unknown = [n for n in panes or () if n not in PANES]
     if unknown:
         raise DrawError(f"no pane is named {unknown[0]!r}", help=f"choose from {', '.join(PANES) or 'none'}")
-    options = {"backward": backward, "wrt": wrt, "level": level, "direction": direction, "name": name, "notation": notation}
+    options = {"backward": backward, "wrt": wrt, "level": level, "direction": direction, "name": name, "notation": notation, "flow": flow}
     if profile is True:
         profile = _profiled(what, values)
     elif profile is not None and not callable(getattr(profile, "roofline", None)):
@@ -190,7 +192,8 @@ def _html(title: str, context: Context, steps: list[dict[str, Any]], panes: list
 <label><span>Theme </span><select class="gp-theme" aria-label="Theme">{options}</select></label>
 <button class="gp-ask" aria-expanded="false" aria-label="Help">?</button></header>
 <div class="gp-main"><div class="gp-stage" tabindex="0" role="group" aria-label="The graph"
-><nav class="gp-trail" aria-label="Where you are" hidden></nav><div class="gp-pic">{scene_to_svg(context.scene)}</div></div>
+><nav class="gp-trail" aria-label="Where you are" hidden></nav><div class="gp-pic">{scene_to_svg(context.scene)}</div>
+{_scale(context.diagram.decades)}</div>
 {_side(panes, context.prefix)}</div>
 <footer><p class="gp-say"></p><div class="gp-bar"><button class="gp-prev">Back</button>
 <button class="gp-play" aria-pressed="false">Play</button><button class="gp-next">Next</button>
@@ -202,6 +205,16 @@ step's sentence and numbers stay hidden until you press Enter or click the quest
 <button class="gp-close">Close</button></div>
 <script type="application/json" class="gp-data">{_json(data)}</script></main><script>{script}</script></body></html>
 """
+
+
+def _scale(decades: int | None) -> str:
+    """What the colours of the flow mean, wherever the picture is looked at."""
+    if decades is None:
+        return ""
+    return (
+        f'<p class="gp-scale" title="the gradient\'s norm beside that where it leaves the loss">{power(-decades)} vanishes '
+        f"<span></span> explodes {power(decades)}</p>"
+    )
 
 
 def _side(panes: list[Pane], prefix: str) -> str:

@@ -18,6 +18,7 @@ from graphc.errors import GraphcError
 from graphc.ir import Graph, Node
 from graphc.ops.declare import placeholder
 from viz.collapse import LIMIT
+from viz.flow import shade_edges, start_of
 from viz.fonts import truncate
 from viz.mirror import add_backward
 from viz.page.pane import Context
@@ -72,7 +73,10 @@ def details(context: Context) -> list[Detail]:
     """Pictures of all collapsed boxes, breadth first, as far as the bounds go."""
     if context.view is None:
         return []
-    run = _run_of(context)
+    run, loss = _run_of(context)
+    flow = None
+    if run is not None and loss is not None and context.diagram.decades is not None:
+        flow = start_of(run, loss), context.diagram.decades
     found: list[Detail] = []
     waiting: list[tuple[int, View, Run | None, dict[Node, Node]]] = [(-1, context.view, run, {n: n for n in context.view.graph.nodes})]
     nodes = characters = 0
@@ -82,7 +86,7 @@ def details(context: Context) -> list[Detail]:
             nodes += len(inside)
             if len(found) >= MOST_DETAILS or nodes > MOST_NODES or characters > CHARACTERS:
                 return found
-            made = _detail(view, box.id, inside, parent, numbers, outer, context.diagram.mirrored, nodes <= FORMULAS)
+            made = _detail(view, box.id, inside, parent, numbers, outer, context.diagram.mirrored, nodes <= FORMULAS, flow)
             if made is not None:
                 found.append(made)
                 characters += len(made.svg)
@@ -90,13 +94,14 @@ def details(context: Context) -> list[Detail]:
     return found
 
 
-def _run_of(context: Context) -> Run | None:
+def _run_of(context: Context) -> tuple[Run | None, Node | None]:
+    """The whole's numbers, where there is a box to open, and the loss."""
     view = context.view
     assert view is not None
-    if context.values is None or len(view.graph.nodes) > MOST or not any(b.role == "collapsed" for b in context.diagram.boxes.values()):
-        return None
     loss = next((n for b, n in view.outputs.items() if f"g{b}" in context.diagram.boxes), None)
-    return run_view(view.graph, context.values, loss)
+    if context.values is None or len(view.graph.nodes) > MOST or not any(b.role == "collapsed" for b in context.diagram.boxes.values()):
+        return None, loss
+    return run_view(view.graph, context.values, loss), loss
 
 
 def _inside(view: View, box: str) -> list[Node]:
@@ -107,6 +112,7 @@ def _inside(view: View, box: str) -> list[Node]:
 
 def _detail(
     view: View, box: str, inside: list[Node], parent: int, run: Run | None, outer: dict[Node, Node], mirrored: bool, formulas: bool,
+    flow: tuple[float, int] | None,
 ) -> Detail | None:  # fmt: skip
     inner = _inner(view, box, inside)
     if not inner.leaving:
@@ -120,6 +126,8 @@ def _detail(
     if numbers is not None:
         bare = _shown(Graph(title, inner.leaving), inner, view, len(inside), None, mirrored, formulas)
         plain = [s.sentence for s in steps_of(bare.diagram)] if bare is not None else []
+    if numbers is not None and flow is not None and made.diagram.mirrored:
+        shade_edges(made, numbers, *flow)
     whole = {r: outer[n] for r, n in inner.outer().items() if n in outer}
     svg = scene_to_svg(scene_of(made.diagram, VARIABLES)[0])
     return Detail(parent, box, title, made, svg, steps_of(made.diagram), whole, numbers, plain)

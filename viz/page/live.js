@@ -81,17 +81,35 @@
     }), edge);
   }
 
-  // --- edges: as wide as what flows back is large
+  // --- edges: as wide as what flows back is large, and where the picture shows the flow as warm
   /** Widths of a sheet's edges by the norms of what they carry. */
   function widen(sheet) {
-    const norms = Object.entries(sheet.edges).map(([id, outs]) => [id, norm(outs)]);
+    const norms = Object.entries(sheet.edges).map(([id, outs]) => [id, norm(outs)]), [thinnest, widest, stroke] = data.widths;
+    if (data.flow) return norms.forEach(([id, n]) => flow(sheet, id, n / norm([data.flow.start]), stroke));
     const logs = new Map(norms.filter(([, n]) => n > 0 && Number.isFinite(n)).map(([id, n]) => [id, Math.log(n)]));
     const high = logs.size ? Math.max(...logs.values()) : 0, low = logs.size ? Math.min(...logs.values()) : 0, span = Math.max(high - low, Math.log(4));
-    const [thinnest, widest, stroke] = data.widths;
     for (const [id] of norms) {
       const share = logs.has(id) ? Math.max((logs.get(id) - high) / span + 1, 0) : 0;
       draw(sheet, id, Math.max(stroke * (thinnest + (widest - thinnest) * share), 0.5));
     }
+  }
+  /** Colour and width for a norm beside that at the loss, on the scale of the legend, which stays. */
+  function flow(sheet, id, ratio, stroke) {
+    const g = sheet.groups.get(id), [thin, middle, wide] = data.flow.widths;
+    if (!g) return;
+    const log = Math.log10(ratio) / data.flow.decades, x = ratio === 0 ? -1 : Number.isFinite(log) ? Math.max(-1, Math.min(1, log)) : 1;
+    draw(sheet, id, Math.max(stroke * (middle + x * (x > 0 ? wide - middle : middle - thin)), 0.5));
+    const share = Math.min(Math.abs(even(x * data.shades) / data.shades), 1) * 100;
+    const colour = `color-mix(in srgb, var(--gp-${x > 0 ? "positive" : "negative"}) ${+share.toPrecision(4)}%, var(--gp-correspondence))`;
+    g.querySelector(":scope > path").setAttribute("stroke", colour); g.querySelector(":scope > polygon").setAttribute("fill", colour);
+    const title = g.querySelector(":scope > title");
+    if (title) title.textContent = title.textContent.replace(/^gradient's norm: \S+/m, () => `gradient's norm: ${number(ratio, 2)}`);
+  }
+  /** What an edge's tooltip says of its number. */
+  function retellEdge(g, outs) {
+    const title = g.querySelector(":scope > title"), one = outs.length === 1 && !program.buffers[outs[0]].shape.length;
+    const text = one ? number(memory[outs[0]][0], 6) : summary(outs.length === 1 ? memory[outs[0]] : Float64Array.from(outs.flatMap((o) => Array.from(memory[o], Number))));
+    if (title) title.textContent = title.textContent.replace(/^contribution: .*$/m, () => `contribution: ${text}`);
   }
   /** The line, its dashes and its head for a width; the head's tip stays where it is. */
   function draw({ groups, drawn }, id, w) {
@@ -167,7 +185,8 @@
     }
     widen(sheet);
     for (const [id, outs] of Object.entries(sheet.edges)) {
-      const label = sheet.groups.get(id)?.querySelector("text");
+      const g = sheet.groups.get(id), label = g?.querySelector("text");
+      if (g) retellEdge(g, outs);
       if (label) write(label, short(outs));
     }
     sentence(k);

@@ -24,6 +24,7 @@ from graphc.ir import Graph, Node
 from graphc.ops.scan import scan_op, scan_result_op
 from graphc.specialise import specialise_nodes
 from graphc.types import TensorType
+from viz.flow import EVEN, THIN, WIDE, start_node, whole_gradients
 from viz.model import Box
 from viz.page.pane import Context, Pane
 from viz.scene import SHADES
@@ -124,11 +125,15 @@ def _made(
     for node in edited:
         if node in program.gradients:
             program.key(program.gradients[node], f"d:{view.box_of[node]}")  # what a gradient step moves along, shown or not
+    flow = None
+    if loss is not None and view.diagram.decades is not None:
+        start = program.key(program.gradients[start_node(program.gradients, loss)], "start")
+        flow = {"start": start, "decades": view.diagram.decades, "widths": [THIN, EVEN, WIDE]}
     driver, printer = importlib.import_module("graphc.driver"), importlib.import_module("graphc.targets.js")
     trace = importlib.import_module("graphc.trace").Trace()
     loops = driver.build_loops(Graph("live", program.outputs), driver.Options(target="interpreter"), trace)
     data = {"fields": _fields(sheets, program, loops, edited, arrays, loss), "sheets": shown, "loss": loss_key,
-            "cells": CELLS, "shades": SHADES, "widths": [THINNEST, WIDEST, VARIABLES.stroke]}  # fmt: skip
+            "cells": CELLS, "shades": SHADES, "widths": [THINNEST, WIDEST, VARIABLES.stroke], "flow": flow}  # fmt: skip
     return data, printer.program_source(loops)
 
 
@@ -193,7 +198,7 @@ def _without_values(context: Context) -> Any:
     """The same diagram without numbers: its sentences stay true when numbers change."""
     adapt = importlib.import_module("viz.adapt")
     shown = context.what if context.program is None else context.program.trace.stage("declared").artifact
-    return adapt.view_of(shown, **context.options).diagram
+    return adapt.view_of(shown, **{**context.options, "flow": False}).diagram
 
 
 def _numbers(value: np.ndarray) -> list[Any]:
@@ -233,17 +238,21 @@ def _edges(sheet: _Sheet, program: _Program) -> dict[str, list[str]]:
     """Edge id -> the values that it carries: one for each of its tails."""
     view = sheet.view
     found: dict[str, list[str]] = {}
+    alone = whole_gradients(view)
     for index, edge in enumerate(view.diagram.edges):
-        if edge.kind != "backward" or edge.mirror_of is None or not edge.label or edge.mirror_of >= len(view.uses):
+        if edge.kind != "backward" or (not edge.label and edge.shade is None):
             continue
         totals: dict[tuple[Node, int], Node] = {}
-        for tail, head, place in view.uses[edge.mirror_of]:
+        for tail, head, place in view.uses[edge.mirror_of] if edge.mirror_of is not None and edge.mirror_of < len(view.uses) else ():
             part, whole = program.contributions.get((sheet.of.get(head, head), place)), sheet.of.get(tail)
             if part is None or whole is None:
                 continue
             key = whole, head.attrs["index"] if tail.op is scan_op else 0
             part = part if tail.op is scan_op else _summed_to(part, program.static[whole].type)
             totals[key] = ops.add(totals[key], part) if key in totals else part
+        node = sheet.of.get(alone[index]) if index in alone and edge.shade is not None else None
+        if not totals and node is not None and node in program.gradients:
+            found[f"e{index}"] = [program.key(program.gradients[node], f"e:{sheet.place}{index}")]
         if totals:
             found[f"e{index}"] = [program.key(part, f"e:{sheet.place}{index}:{k}") for k, part in enumerate(totals.values())]
     return found
