@@ -18,7 +18,9 @@ Rules, in the order they are applied to a node:
    trailing axes), or cheap enough to compute again, and all else comes from earlier groups. Two groups of one domain that
    a root reads are merged where no other group lies between them. A contraction keeps its register tile: only pointwise
    roots of its own shape join it.
-4. A root that nobody outside of its group reads is not stored. (A row that is needed in several passes is computed again or
+4. What one kernel's results alone go into, and takes the place of two or more of them in memory, is a root, too: it joins
+   their kernel (the slope of a GELU is kept for the backward pass, not the input and the probability it is made of).
+5. A root that nobody outside of its group reads is not stored. (A row that is needed in several passes is computed again or
    kept in a scratch row: ``passes/rows.py`` decides.)
 
 Every refusal is recorded with its reason. Cost is near-linear: a node is looked at once for each group that inlines it,
@@ -36,6 +38,7 @@ from graphc.rewrite import Context
 from passes.access import Minter, accesses, loop_variables, own_index
 from passes.groups import Fusion, Group, base_of, loops_of, own_cost
 from passes.inline import Plan, Planner
+from passes.narrow import Narrowing
 
 LIMIT = 256  # nodes inlined in one group; bounds kernel size and compile time
 SMALL = 16_384  # elements below which threads do not pay, and one kernel is better than two
@@ -65,6 +68,7 @@ class _Fuser:
         self.recent: dict[tuple[int, ...], Group] = {}
         self.inlined_size: dict[Node, int] = {}
         self.cost: dict[Node, int] = {}
+        self.narrowing = Narrowing(graph, self.group_of, self.must)
         self.planner = Planner(self.is_stored, self.views, self.cost, small)
 
     def run(self) -> Fusion:
@@ -74,7 +78,8 @@ class _Fuser:
             inlined = [i for i in node.inputs if not self.is_stored(i) and not i.op.is_source]
             self.inlined_size[node] = 1 + sum(self.inlined_size[i] for i in inlined)
             self.cost[node] = own_cost(node) + sum(self.cost[i] for i in inlined)
-            if self.wants_root(node):
+            self.narrowing.trace(node)
+            if self.wants_root(node) or (self.enabled and self.narrowing.pays(node, self.inlined_size[node], LIMIT)):
                 self.place(node)
         self.mark_stored()
         groups = [g for g in self.groups if g.roots]
@@ -327,7 +332,7 @@ class _Fuser:
             self.context.refuse(what, reason, nodes)
 
     def mark_stored(self) -> None:
-        """Rule 4: keep in memory only what other groups read or the caller wants."""
+        """Rule 5: keep in memory only what other groups read or the caller wants."""
         wanted = set(self.must)
         wanted |= {base_of(self.views, n) for n in self.must}
         for group in self.groups:
