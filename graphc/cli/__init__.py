@@ -69,12 +69,13 @@ def draw(
 
     options: dict[str, Any] = {"direction": direction} if direction else {}
     if picture.suffix.lower() == ".html":
-        found, given = load_model(model), load_values(values)
-        timed = profiled(found, given, backward) if profile else None
-        write_page(
-            timed[0] if timed else found, picture, backward=backward, level=level, notation=notation, values=given, theme=theme,
-            profile=timed[1] if timed else None, flow=flow, **options,
-        )  # fmt: skip
+        with out.status("reading the model") as status:
+            found, given = load_model(model), load_values(values)
+            timed = profiled(found, given, backward) if profile else None
+            write_page(
+                timed[0] if timed else found, picture, backward=backward, level=level, notation=notation, values=given, theme=theme,
+                profile=timed[1] if timed else None, flow=flow, progress=status.update, **options,
+            )  # fmt: skip
         out.print(f"wrote {picture}")
         return
     if profile:

@@ -40,6 +40,12 @@ def test_the_file_stands_alone(tmp_path: Path) -> None:
         assert all(f'-{name}"' in text for name in step["lit"])
 
 
+def test_progress_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    graphc.page(scalar(), tmp_path / "p.html", values=VALUES, progress=told.append)
+    assert told[0] == "laying out the picture" and told[-1] == "writing p.html" and "the pane live" in told
+
+
 def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(DrawError, match=r"\.svg"):
         graphc.page(scalar(), tmp_path / "p.html.svg")

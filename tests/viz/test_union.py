@@ -132,6 +132,19 @@ def test_stages_as_slides_keep_their_places(tmp_path: Path) -> None:
 # --- the page ------------------------------------------------------------------------------------------------------
 
 
+# for each frame of a kernel: boxes within it of its colour, others whose middle is within it, badges on its boxes
+_FRAMED = """(() => {
+  const svg = document.querySelector('.gp-passes-pic svg');
+  const middle = (g) => { const b = g.querySelector('rect, ellipse').getBBox(); return new DOMPoint(b.x + b.width / 2, b.y + b.height / 2); };
+  const boxes = [...svg.querySelectorAll(':scope > g[role=img][id]:not(.gp-passes-out)')].filter((g) => g.querySelector('rect, ellipse'));
+  return [...svg.querySelectorAll('.gp-passes-frame')].map((f) => {
+    const hue = f.style.getPropertyValue('--gp-passes-hue'), within = boxes.filter((g) => f.querySelector('polygon').isPointInFill(middle(g)));
+    const own = within.filter((g) => g.style.getPropertyValue('--gp-passes-hue') === hue);
+    return [own.length, within.filter((g) => !g.classList.contains('gp-passes-gone')).length - own.length, own.filter((g) => g.querySelector('.gp-passes-badge')).length];
+  });
+})()"""
+
+
 @pytest.mark.browser
 def test_the_slider_by_mouse_and_by_keyboard(browser: Any, tmp_path: Path) -> None:
     program = training()
@@ -153,6 +166,8 @@ def test_the_slider_by_mouse_and_by_keyboard(browser: Any, tmp_path: Path) -> No
         assert page.evaluate(shown) == len(union.moments[-1].boxes)
         page.keyboard.press("[")
         assert page.evaluate("document.querySelectorAll('.gp-passes-badge').length") > 10
+        framed = page.evaluate(_FRAMED)
+        assert framed and all(inside >= 2 and others == 0 and badges == 0 for inside, others, badges in framed)
         refused = union.moments[-2].refused[0]
         lists = page.inner_text(".gp-passes-lists")
         assert refused.what in lists and refused.reason in lists

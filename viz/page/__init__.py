@@ -47,6 +47,7 @@ def page(
     what: Any, path: str | os.PathLike[str], *, backward: Any = True, wrt: Any = None, level: str = "ops",
     direction: str | None = "LR", name: str | None = None, notation: str = "bar", values: Any = None, title: str = "",
     theme: str = "light", panes: Sequence[str] | None = None, profile: Any = None, flow: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> None:  # fmt: skip
     """Write the interactive page.
 
@@ -58,6 +59,7 @@ def page(
         profile: what ``program.profile(...)`` gave, for the pane "profile"; True profiles the program now, compiled and
             interpreted, on ``values``.
         flow: with ``values``, as of :func:`viz.draw`: backward edges are coloured by the gradient's norm, that of edited numbers too.
+        progress: is told what is made now; large pages take seconds.
 
     Raises:
         DrawError: nothing to show, another suffix than .html, an unknown theme or pane, a file that cannot be written, or a profile
@@ -73,17 +75,28 @@ def page(
         raise DrawError(f"no pane is named {unknown[0]!r}", help=f"choose from {', '.join(PANES) or 'none'}")
     options = {"backward": backward, "wrt": wrt, "level": level, "direction": direction, "name": name, "notation": notation, "flow": flow}
     if profile is True:
+        if progress is not None:
+            progress("timing the program")
         profile = _profiled(what, values)
     elif profile is not None and not callable(getattr(profile, "roofline", None)):
         raise DrawError(f"{type(profile).__name__} is no profile", help="give True, or what program.profile(...) returns")
+    tell = progress or (lambda _: None)
+    tell("laying out the picture")
     context = _context(what, options, values, profile)
     steps = _steps(steps_of(context.diagram))
     if not steps:
         raise DrawError(
             f"{context.diagram.name} has nothing to step through", help="give a graph with at least one value"
         )
+    tell("the insides of layers")
     context.details.extend(details(context))
-    made = [pane for n, make in PANES.items() if panes is None or n in panes for pane in [make(context)] if pane is not None]
+    made = []
+    for known, make in PANES.items():
+        if panes is None or known in panes:
+            tell(f"the pane {known}")
+            pane = make(context)
+            made += [pane] if pane is not None else []
+    tell(f"writing {file.name}")
     write_file(file, _html(title or context.diagram.name, context, steps, made, theme).encode("utf-8", "replace"))
 
 

@@ -223,7 +223,7 @@
     const grid = document.createElement("div");
     grid.className = "gp-live-grid";
     const columns = f.shape.length ? f.shape[f.shape.length - 1] : 1;
-    grid.style.gridTemplateColumns = `repeat(${Math.min(columns, 8)}, minmax(4.5em, 1fr))`;
+    grid.style.gridTemplateColumns = `repeat(${Math.min(columns, 8)}, minmax(3.4em, 1fr))`;
     f.values.forEach((v, k) => {
       const input = document.createElement("input");
       input.type = "number"; input.step = f.kind === "float" ? "0.1" : "1";

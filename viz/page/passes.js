@@ -89,14 +89,18 @@
 
   // --- kernels: a name and a hue on every box that belongs to one
   function badges(now) {
-    svg.querySelectorAll(".gp-passes-badge").forEach((b) => b.remove());
+    svg.querySelectorAll(".gp-passes-badge, .gp-passes-frame").forEach((b) => b.remove());
     for (const g of groups.values()) { g.classList.remove("gp-passes-held"); g.style.removeProperty("--gp-passes-hue"); }
     const names = new Map();
     if (!now.kernels.some((k) => k.stored.length)) return;  // kernels of loops are named by what they do: lit from the list
     now.kernels.forEach((kernel, k) => kernel.boxes.forEach((id) => names.set(id, [...(names.get(id) ?? []), [kernel.title, k]])));
+    const framed = frame(now, names);
     for (const [id, held] of names) {
       const g = groups.get(id);
       if (!g || !now.live.has(id)) continue;
+      g.style.setProperty("--gp-passes-hue", hue(held[0][1]));
+      g.classList.add("gp-passes-held");
+      if (framed.has(id)) continue;
       const edge = g.querySelector("rect, ellipse").getBBox(), badge = document.createElementNS(NS, "g");
       const text = document.createElementNS(NS, "text"), plate = document.createElementNS(NS, "rect");
       const words = held.slice(0, 2).map(([name]) => name).join(" ") + (held.length > 2 ? " …" : "");
@@ -109,9 +113,48 @@
       badge.setAttribute("class", "gp-passes-badge");
       badge.append(plate, text);
       g.append(badge);
-      g.style.setProperty("--gp-passes-hue", String((held[0][1] * 137.5) % 360));
-      g.classList.add("gp-passes-held");
     }
+  }
+  const hue = (k) => String((k * 137.5) % 360);
+  /** The convex outline of points, in order (Andrew's monotone chain). */
+  function hull(points) {
+    const sorted = points.toSorted((a, b) => a[0] - b[0] || a[1] - b[1]);
+    const half = (all) => all.reduce((h, p) => {
+      while (h.length > 1 && (h.at(-1)[0] - h.at(-2)[0]) * (p[1] - h.at(-2)[1]) <= (h.at(-1)[1] - h.at(-2)[1]) * (p[0] - h.at(-2)[0])) h.pop();
+      return [...h, p];
+    }, []).slice(0, -1);
+    return [...half(sorted), ...half(sorted.toReversed())];
+  }
+  /** Whether a line lies between two convex outlines: it is then along a side of one of them. */
+  function apart(a, b) {
+    return [a, b].some((outline) => outline.some(([x, y], k) => {
+      const [p, q] = outline[(k + 1) % outline.length], across = ([u, v]) => u * (y - q) + v * (p - x);
+      const [one, two] = [a.map(across), b.map(across)];
+      return Math.max(...one) < Math.min(...two) || Math.max(...two) < Math.min(...one);
+    }));
+  }
+  const corners = ({ x, y, width, height }, pad, head) => [[x - pad, y - head], [x + width + pad, y - head], [x + width + pad, y + height + pad], [x - pad, y + height + pad]];
+  /** A frame around the boxes of a kernel that stand together, with nobody else's between them; the boxes that have one. */
+  function frame(now, names) {
+    const framed = new Set(), taken = [];
+    const all = [...now.boxes].map((id) => [id, groups.get(id)?.querySelector("rect, ellipse")?.getBBox()]).filter(([, b]) => b?.width);
+    now.kernels.forEach((kernel, k) => {
+      const own = new Set(kernel.boxes.filter((id) => now.live.has(id))), mine = all.filter(([id]) => own.has(id)).map(([, b]) => b);
+      if (mine.length < 2 || mine.length < own.size || [...own].some((id) => names.get(id).length > 1)) return;
+      const [top] = mine.toSorted((a, b) => a.y - b.y), outline = hull(mine.flatMap((b) => corners(b, 7, b === top ? 19 : 7)));
+      if (!all.every(([id, b]) => own.has(id) || apart(outline, corners(b, 1, 1))) || !taken.every((other) => apart(outline, other))) return;
+      taken.push(outline);
+      const g = document.createElementNS(NS, "g"), edge = document.createElementNS(NS, "polygon"), name = document.createElementNS(NS, "text");
+      edge.setAttribute("points", outline.map((p) => p.map((v) => v.toFixed(1)).join(",")).join(" "));
+      name.setAttribute("x", top.x); name.setAttribute("y", top.y - 5);
+      name.textContent = kernel.title;
+      g.setAttribute("class", "gp-passes-frame"); g.setAttribute("role", "img"); g.setAttribute("aria-label", `kernel ${kernel.title}: ${kernel.note}`);
+      g.style.setProperty("--gp-passes-hue", hue(k));
+      g.append(edge, name);
+      svg.insertBefore(g, groups.values().next().value);
+      own.forEach((id) => framed.add(id));
+    });
+    return framed;
   }
 
   // --- what fired, what was refused, the kernels
