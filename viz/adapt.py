@@ -23,6 +23,7 @@ from viz.model import Box, Diagram, Edge, Line
 from viz.values import annotate, run_view
 from viz.view import View, build_view, census, is_backward
 
+_FLOW = "the flow of gradients is drawn of a backward graph with numbers"
 _WORDS = "a value, a dict of values, a Graph, a Stage of a trace, a Program, a fusion or a LoopProgram"
 
 
@@ -36,8 +37,8 @@ def diagram_of(
         DrawError: it cannot be drawn, or it has no single loss to go back from.
     """
     wants_backward = backward is not False and backward is not None
-    if flow and (not wants_backward or values is None or level == "kernels"):
-        raise DrawError("the flow of gradients is drawn of a backward graph with numbers", help="give backward=True and values=")
+    if flow and level == "kernels":
+        raise DrawError(_FLOW, help="give another level")
     if isinstance(what, Stage):
         return diagram_of(
             what.artifact, backward=backward, wrt=wrt, level=level, direction=direction, name=name or what.name,
@@ -70,6 +71,8 @@ def view_of(
         DrawError: it is no graph and has none, or no single loss to go back from.
     """
     wants_backward = backward is not False and backward is not None
+    if flow and (not wants_backward or values is None):
+        raise DrawError(_FLOW, help="give backward=True and values=")
     graph = _as_graph(what, name, wants_backward)
     _check_order(graph)
     if not wants_backward:

@@ -121,7 +121,7 @@ def _context(what: Any, options: dict[str, Any], values: Any, profile: Any) -> C
         try:
             view = view_of(shown, values=values, **options)
         except DrawError:
-            if not hasattr(what, "groups") and not hasattr(what, "artifact"):
+            if options.get("flow") or (not hasattr(what, "groups") and not hasattr(what, "artifact")):
                 raise
     diagram = view.diagram if view is not None else diagram_of(what, values=values, **{**options, "backward": False})
     scene = scene_of(diagram, VARIABLES)[0]
