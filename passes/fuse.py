@@ -118,7 +118,7 @@ class _Fuser:
                 return self.cost[node] <= 2 and all(
                     i.op.is_source
                     or self.is_stored(i)
-                    or (isinstance(i.op.lowering, declare.Movement) and self.is_free(i))
+                    or (isinstance(i.op.lowering, (declare.Movement, declare.Iota)) and self.is_free(i))
                     for i in node.inputs
                 )
         return False
