@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphc.ir import Graph
 from graphc.rewrite import Pass, Pipeline
+from passes.causal import causal
 from passes.cse import cse
 from passes.dce import dce
 from passes.expand import expand
@@ -19,6 +20,7 @@ from passes.stabilise import stabilise
 GRAPH_PIPELINE = Pipeline(
     (
         stabilise,
+        Pass("causal", causal, why="before expansion, while attention is one node and its derivative stands beside it"),
         Pass("expand", expand, why="everything after it needs to know primitives only"),
         Pass("fold", fold, why="expansions bring constants, and rules match constants"),
         simplify,

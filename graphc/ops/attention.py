@@ -30,7 +30,7 @@ from graphc.ops.indexing import iota_op
 from graphc.types import TensorType, bool_, int32
 
 
-def _infer(types: tuple[TensorType, ...], *, causal: bool, scale: float) -> TensorType:
+def _infer(types: tuple[TensorType, ...], *, causal: bool, scale: float, chunk: int = blocks.CHUNK) -> TensorType:
     if len(types) not in (3, 4):
         raise ShapeError(f"attention: takes queries, keys, values and perhaps a mask, got {len(types)} operands")
     q, k, v = types[:3]
@@ -69,9 +69,11 @@ def _weights(q: Node, k: Node, mask: Node | None, causal: bool, scale: float) ->
     return softmax_op(scores, axis=scores.ndim - 1)
 
 
-def _attention(q: Node, k: Node, v: Node, mask: Node | None = None, *, causal: bool, scale: float) -> Node:
+def _attention(
+    q: Node, k: Node, v: Node, mask: Node | None = None, *, causal: bool, scale: float, chunk: int = blocks.CHUNK
+) -> Node:
     if mask is None:
-        cuts = blocks.pieces(q.shape[-2], k.shape[-2], causal)
+        cuts = blocks.pieces(q.shape[-2], k.shape[-2], causal, chunk)
         if cuts:
             return blocks.in_pieces(q, k, v, cuts, lambda *piece: _attend(*piece, causal=True, scale=scale))
         return _attend(q, k, v, causal=causal, scale=scale)

@@ -27,21 +27,21 @@ from graphc.ops.broadcasting import broadcast_to
 from graphc.ops.contractions import matmul_op
 from graphc.ops.scan import scan
 
-CHUNK = 128  # causal queries from which on they are cut, each piece reading the keys up to its end
+CHUNK = 128  # causal queries in a piece, which reads the keys up to its end; passes/causal.py may ask for fewer
 PIECES = 8  # at most so many
 LONG = 1024  # keys above which a row of scores is made block by block
 BLOCKS = (256, 512, 128, 64)  # keys in a block: the first that divides their number
 
 
-def pieces(t: object, s: object, causal: bool) -> list[tuple[int, int]]:
-    """Where causal queries are cut: (first, last) of each piece; one piece if it does not pay.
+def pieces(t: object, s: object, causal: bool, chunk: int = CHUNK) -> list[tuple[int, int]]:
+    """Where causal queries are cut, into chunks of ``chunk`` or more: (first, last) of each; none if it does not pay.
 
     >>> pieces(512, 512, True), pieces(128, 128, True), pieces("batch", 512, True)
     ([(0, 128), (128, 256), (256, 384), (384, 512)], [], [])
     """
-    if not causal or not isinstance(t, int) or t != s or t < 2 * CHUNK:
+    if not causal or not isinstance(t, int) or t != s or t < 2 * chunk:
         return []
-    count = min(PIECES, t // CHUNK)
+    count = min(PIECES, t // chunk)
     bounds = [t * k // count for k in range(count + 1)]
     return list(itertools.pairwise(bounds))
 
