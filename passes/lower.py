@@ -21,10 +21,11 @@ from passes.access import identity_index, loop_variables
 from passes.fuse import fuse
 from passes.groups import Fusion, Group, base_of
 from passes.kernels import GroupLowering
+from passes.nests import nested
 from passes.reuse import shape_of
 from passes.rows import SCRATCH
 from passes.scopes import Params, Site
-from passes.templates import TEMPLATES, nest
+from passes.templates import TEMPLATES
 
 
 def lower(fusion: Fusion, context: Context | None = None, *, scratch: int = SCRATCH) -> ir.LoopProgram:
@@ -90,7 +91,7 @@ class Kernels:
         variables = loop_variables(value.type.static_shape)
         index = identity_index(variables, len(variables))
         looped = tuple(v for v in variables if v.extent != 1)
-        body = nest(looped, (ir.Load("v0", "b0", index, value.dtype, nodes=(value,)), ir.Store("b1", index, "v0", nodes=(value,))))
+        body = nested(looped, (ir.Load("v0", "b0", index, value.dtype, nodes=(value,)), ir.Store("b1", index, "v0", nodes=(value,))))
         params = (ir.Buffer("b0", value.type, "in"), ir.Buffer("b1", value.type, "out"))
         kernel = ir.Kernel("", params, body, (value,))
         return ir.Launch(self.add(kernel, "copy", (value,)), (source, target), nodes=(value,), lowered=kernel)

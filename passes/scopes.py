@@ -15,7 +15,7 @@ from graphc.loops.index import Index, Var
 from graphc.loops.schedule import substitute
 from graphc.types import TensorType
 from passes.groups import base_of
-from passes.templates import nest
+from passes.nests import nested
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _one_block(
             after.append(ir.Store(buffer.name, (block,), name, nodes=(node,)))
         else:
             zero = ir.Lit(ir.identity(combiner, node.dtype), node.dtype)
-            before += nest(kept, (ir.Store(buffer.name, index, zero, nodes=(node,)),))
+            before += nested(kept, (ir.Store(buffer.name, index, zero, nodes=(node,)),))
     start = block * partials[0][0].attrs["size"]
     moved = substitute(body, {var: start + row, block_var(partials[0][0]): block})
     return (*before, ir.For(row, "serial", moved), *after)

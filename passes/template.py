@@ -14,27 +14,31 @@ blocking alone. A product of 512 x 512 x 1024 on two threads, tile 6 x 16::
 
 Where the depth is one block, there are no sums in memory and the epilogue stands in the tile. Where threads share the depth,
 each has its own ``sums``, added up in a fixed order. Columns that do not fill a vector are copied with zeros beside them, so
-that no mask is left in the inner loop.
+that no mask is left in the inner loop. Transcendental functions of the sums are a loop of their own over the tile, which goes
+through memory: they are printed and compiled once, not for every vector of it. ::
+
+      alloc tile[6, 16];  for i_i in 6 unrolled { for j_i in 16 vector { ...; tile[i_i, j_i] = %s } }
+      for i_e in 6 { for j_e in 16 vector { y[...] = gelu(tile[i_e, j_e]) } }
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
 from graphc.loops.index import Index, Var
-from graphc.loops.ir import Alloc, Bound, Buffer, For, If, Let, Lit, Load, LoopKind, Stmt, Store
+from graphc.loops.ir import Alloc, Bound, Buffer, For, If, Let, Lit, Load, LoopKind, Store
 from graphc.loops.schedule import Body, substitute
 from graphc.types import TensorType
-from passes.bands import Segment, even_blocks
+from passes.bands import HEAVY, Segment, even_blocks
 from passes.blocking import Access, Blocking, near_blocks
 from passes.contract import Contraction, Operand
+from passes.nests import Sizes, Start, linear, nested, over, unravelled, whole
 from passes.strides import Strides
 
 Sums = tuple[Buffer, tuple[Index, ...]]  # partial sums, and which of several
-Start = dict[Var, Index]
-Sizes = dict[Var, int]
+APART = 4  # vectors of a tile from which on transcendental functions of its sums are a loop of their own
 Finish = Callable[[Body, bool], Body]  # schedules a plain nest; the flag: it may have threads
 
 
@@ -344,8 +348,10 @@ class Template:
             if self.plan.pack_a == "strips":
                 at = (Index.of(tile), linear(depth), Index.of(inner if high.size > 1 else 0))
             a = (Load(c.a.value, packed.name, at, packed.dtype, nodes=c.product.nodes),)
-        names = {s.name for s in a if hasattr(s, "name")}
-        step = (*a, *(s for s in b if getattr(s, "name", None) not in names), c.product, c.accumulate)
+        if sums is None and self.is_apart(high, wide):
+            ragged = filled and wide.size % self.lanes != 0
+            return self.finished_apart(self.step(a, b), depth, mapping, (inner, lane), ragged)
+        step = self.step(a, b)
         after: Body = (c.read, *substitute(c.epilogue, mapping))
         if sums is not None:
             place = row + first
@@ -358,52 +364,32 @@ class Template:
         body: Body = (For(lane, "vector", (c.accumulator, *nested(depth, step), *after)),)
         return (For(inner, "unrolled", body),) if high.size > 1 else body
 
+    def step(self, a: Body, b: Body) -> Body:
+        """One multiply-add, the operands before it; what they share is computed once."""
+        names = {s.name for s in a if hasattr(s, "name")}
+        rest = (s for s in b if getattr(s, "name", None) not in names)
+        return (*a, *rest, self.c.product, self.c.accumulate)
 
-def whole(var: Var) -> tuple[Segment, ...]:
-    """Every iteration a block of its own."""
-    return (Segment(0, var.extent, 1),)
+    def is_apart(self, rows: Segment, columns: Segment) -> bool:
+        """Whether the epilogue has a loop of its own: printed once, not for each vector of the tile side by side."""
+        heavy = any(isinstance(s, Let) and s.primitive in HEAVY for s in self.c.epilogue)
+        return heavy and rows.size * (self.padded(columns.size) // self.lanes) >= APART
 
-
-def linear(variables: Iterable[Var]) -> Index:
-    """The row-major position in a box of loop variables."""
-    index = Index()
-    for var in variables:
-        index = index * var.extent + var
-    return index
-
-
-def unravelled(flat: Index, shape: tuple[int, ...]) -> tuple[Index, ...]:
-    """Coordinates of a row-major position."""
-    result: list[Index] = []
-    for extent in reversed(shape):
-        result.append(flat % extent if len(result) < len(shape) - 1 else flat)
-        flat = flat // extent
-    return tuple(reversed(result))
-
-
-def nested(variables: list[Var], body: Body, innermost: LoopKind = "serial") -> Body:
-    """``body`` inside serial loops over ``variables``."""
-    kind = innermost
-    for var in reversed(variables):
-        body = (For(var, kind, body),)
-        kind = "serial"
-    return body
-
-
-def over(
-    steps: list[tuple[Var, tuple[Segment, ...]]], start: Start, sizes: Sizes, kinds: dict[Var, LoopKind],
-    inside: Callable[[Start, Sizes], Body],
-) -> Body:  # fmt: skip
-    """Loops over blocks, outermost first; ``inside`` is told where the block starts and how large it is."""
-    if not steps:
-        return inside(start, sizes)
-    (var, segments), *rest = steps
-    result: list[Stmt] = []
-    for segment in segments:
-        outer = Var(f"{var.name}_b" if segment.size > 1 else var.name, segment.count)
-        at = Index.of(outer) * segment.size + segment.start if segment.count > 1 else Index.of(segment.start)
-        here = {**start, var: start.get(var, Index()) + at}
-        body = over(rest, here, {**sizes, var: segment.size}, kinds, inside)
-        kind = kinds.get(var, "serial")
-        result += (For(outer, kind, body),) if segment.count > 1 else body
-    return tuple(result)
+    def finished_apart(
+        self, step: Body, depth: list[Var], mapping: Start, loops: tuple[Var, Var], ragged: bool
+    ) -> Body:
+        """The sums of a tile in memory, then the epilogue over them, vector by vector."""
+        c = self.c
+        inner, lane = loops
+        sums = self.alloc("tile", (inner.extent, lane.extent))
+        kept = Store(sums.name, (Index.of(inner), Index.of(lane)), c.read.name, nodes=c.read.nodes)
+        made = For(lane, "vector", (c.accumulator, *nested(depth, step), c.read, kept))
+        again = {v: Var(f"{v.name}e", v.extent) for v in loops}
+        places = {v: Index.of(w) for v, w in again.items()}
+        there = {v: i.substitute(places) for v, i in mapping.items()}
+        after: Body = substitute(c.epilogue, there)
+        if ragged:
+            after = (If((Bound(there[c.lane], c.lane.extent),), after),)
+        load = Load(c.read.name, sums.name, tuple(places.values()), sums.dtype, nodes=c.read.nodes)
+        finish = For(again[lane], "vector", (load, *after))
+        return (Alloc(sums), For(inner, "unrolled", (made,)), For(again[inner], "serial", (finish,)))

@@ -17,6 +17,7 @@ from graphc.loops import ir
 from graphc.loops.index import Index, Value, Var
 from graphc.types import int64
 from passes.access import loop_variables
+from passes.nests import nested
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,6 @@ class TemplateKernel:
 Template: TypeAlias = Callable[[Node, list[ir.Buffer], ir.Buffer], TemplateKernel]
 
 
-def nest(variables: tuple[Var, ...], body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
-    """``body`` inside serial loops over ``variables``, the first outermost."""
-    for var in reversed(variables):
-        body = (ir.For(var, "serial", body),)
-    return body
-
-
 def _indices(variables: tuple[Var, ...]) -> tuple[Index, ...]:
     return tuple(Index.of(v) for v in variables)
 
@@ -47,7 +41,7 @@ def _copy(source: ir.Buffer, target: ir.Buffer, offset: tuple[int, ...], node: N
     index = _indices(variables)
     moved = tuple(i + o for i, o in zip(index, offset, strict=True))
     load = ir.Load("v0", source.name, index, source.dtype, nodes=(node,))
-    return nest(variables, (load, ir.Store(target.name, moved, "v0", nodes=(node,))))
+    return nested(variables, (load, ir.Store(target.name, moved, "v0", nodes=(node,))))
 
 
 def pad(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateKernel:
@@ -63,7 +57,7 @@ def pad(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateKern
             variables = loop_variables((*sources[0].shape[:axis], width, *target.shape[axis + 1 :]))
             offset = (*low[:axis], start, *(0 for _ in target.shape[axis + 1 :]))
             place = tuple(i + o for i, o in zip(_indices(variables), offset, strict=True))
-            body += nest(variables, (ir.Store(target.name, place, literal, nodes=(node,)),))
+            body += nested(variables, (ir.Store(target.name, place, literal, nodes=(node,)),))
     return TemplateKernel(body + _copy(sources[0], target, low, node))
 
 
@@ -95,7 +89,7 @@ def cumsum(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateK
         ir.Store(target.name, place, "v1", nodes=(node,)),
     )
     scan = (ir.Accumulator("a0", "add", target.dtype, (node,)), ir.For(run, "serial", body))
-    return TemplateKernel(nest(variables[:axis] + variables[axis + 1 :], scan))
+    return TemplateKernel(nested(variables[:axis] + variables[axis + 1 :], scan))
 
 
 def scatter_add(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateKernel:
@@ -117,7 +111,7 @@ def scatter_add(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> Temp
         ir.Store(target.name, place, "v1", "add", nodes=(node,)),
     )
     zero = (0,) * len(target.shape)
-    return TemplateKernel(_copy(operand, target, zero, node) + nest(variables, body), (extent,))
+    return TemplateKernel(_copy(operand, target, zero, node) + nested(variables, body), (extent,))
 
 
 def fold_windows(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> TemplateKernel:
@@ -127,7 +121,7 @@ def fold_windows(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> Tem
     rank = len(strides)
     zero = ir.Lit(target.dtype.numpy.type(0).item(), target.dtype)
     around = loop_variables(target.shape)
-    fill = nest(around, (ir.Store(target.name, _indices(around), zero, nodes=(node,)),))
+    fill = nested(around, (ir.Store(target.name, _indices(around), zero, nodes=(node,)),))
     variables = loop_variables(windows.shape)
     index = _indices(variables)
     offsets = zip(index[1 : 1 + rank], strides, index[1 + rank : 1 + 2 * rank], strict=True)
@@ -136,7 +130,7 @@ def fold_windows(node: Node, sources: list[ir.Buffer], target: ir.Buffer) -> Tem
         ir.Load("v0", windows.name, index, windows.dtype, nodes=(node,)),
         ir.Store(target.name, place, "v0", "add", nodes=(node,)),
     )
-    return TemplateKernel(fill + nest(variables, body))
+    return TemplateKernel(fill + nested(variables, body))
 
 
 TEMPLATES: Mapping[str, Template] = {
