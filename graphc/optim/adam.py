@@ -59,8 +59,9 @@ class Adam(Optimizer):
         second = slots.read("second_moment")
         mean = slots.write("first_moment", self.beta1 * first + (1.0 - self.beta1) * gradient)
         square = slots.write("second_moment", self.beta2 * second + (1.0 - self.beta2) * (gradient * gradient))
-        root = ops.sqrt(square) / ops.sqrt(_correction(self.beta2, count))
-        return rate / _correction(self.beta1, count) * mean / (root + self.epsilon)
+        root = ops.sqrt(square) / slots.once("root", lambda: ops.sqrt(_correction(self.beta2, count)))
+        pace = slots.once("pace", lambda: rate / _correction(self.beta1, count))
+        return pace * mean / (root + self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class AdamW(Adam):
         check_nonnegative({"weight_decay": self.weight_decay})
 
     def rule(self, parameter: Node, gradient: Node, rate: Node, count: Node, slots: Slots) -> Node:
-        decayed = parameter - rate * self.weight_decay * parameter
+        decayed = parameter - slots.once("decay", lambda: rate * self.weight_decay) * parameter
         return decayed - self.change(gradient, rate, count, slots)
 
 

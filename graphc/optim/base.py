@@ -10,7 +10,7 @@ under the origin ``optimize:<optimizer>`` with the parameter and its gradient as
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -38,11 +38,13 @@ def state_variable(name: str, type: TensorType) -> Node:
 class Slots:
     """The state that an optimizer keeps beside one parameter, and its next values.
 
-    ``read`` declares a slot (zeros at first), ``write`` says what follows it.
+    ``read`` declares a slot (zeros at first), ``write`` says what follows it; ``once`` makes what all parameters share.
     """
 
     optimizer: str
     parameter: Node
+    count: Node
+    common: dict[str, Node]
     nodes: dict[str, Node] = field(default_factory=dict)
     next: dict[str, Node] = field(default_factory=dict)
 
@@ -57,6 +59,13 @@ class Slots:
         """Make ``value`` the slot's next value, and return it."""
         self.next[slot] = value
         return value
+
+    def once(self, name: str, make: Callable[[], Node]) -> Node:
+        """A scalar of the step alone: the first parameter's rule makes it, the others' get the same node."""
+        if name not in self.common:
+            with provenance.deriving("optimize", f"{self.optimizer}:step", (self.count,)):
+                self.common[name] = make()
+        return self.common[name]
 
     def updates(self) -> Update:
         return {self.nodes[slot]: value for slot, value in self.next.items()}
@@ -133,12 +142,13 @@ class Optimizer(ABC):
         updates: Update = {}
         count = step if step is not None else state_variable(f"{self.name}/step", TensorType(int32, ()))
         scalars: dict[DType, tuple[Node, Node]] = {}
+        common: dict[DType, dict[str, Node]] = {}
         for parameter, gradient in zip(checked, gradients, strict=True):
             dtype = parameter.dtype
             if dtype not in scalars:
                 with provenance.deriving("optimize", f"{self.name}:step", (count,)):
                     scalars[dtype] = self.rate(count, dtype), ops.cast(count, dtype) + 1.0
-            slots = Slots(self.name, parameter)
+            slots = Slots(self.name, parameter, count, common.setdefault(dtype, {}))
             with provenance.deriving("optimize", self.name, (parameter, gradient)):
                 updates[parameter] = self.rule(parameter, gradient, *scalars[dtype], slots)
             updates.update(slots.updates())

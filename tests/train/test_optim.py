@@ -13,6 +13,7 @@ from graphc import ops, optim, schedules
 from graphc.driver import compile
 from graphc.errors import GraphError
 from graphc.interpreter import evaluate
+from graphc.ir import Graph
 
 START = np.array([1.5, -2.0, 0.3, 4.0])
 CURVATURE = np.array([1.0, 10.0, 0.1, 3.0])
@@ -210,3 +211,14 @@ def test_what_cannot_be_updated_is_refused() -> None:
         optim.SGD(0.1).apply([], [w])
     with pytest.raises(GraphError, match="the gradient of w"):
         optim.SGD(0.1).apply([ops.constant([1.0])], [w])
+
+
+def test_what_all_parameters_share_is_made_once() -> None:
+    weights = [ops.parameter(f"w{n}", (3, n + 1), 1.0) for n in range(5)]
+    loss = ops.sum(ops.concatenate([ops.reshape(w * w, (-1,)) for w in weights], axis=0))
+    updates = optim.AdamW(1e-3).updates(loss, weights)
+    graph = Graph("step", {"loss": loss}, updates)
+    assert sum(node.op.name == "expm1" for node in graph.nodes) == 2
+    doubles = [ops.parameter("d", (2,), 1.0, dtype="float64"), weights[0]]
+    both = optim.AdamW(1e-3).apply(doubles, doubles)
+    assert sum(node.op.name == "expm1" for node in Graph("two", {}, both).nodes) == 4
