@@ -10,7 +10,7 @@ CPU's vectors and threads. Invariant: each step leaves its stage in the trace, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
@@ -28,7 +28,7 @@ from passes.lower import lower
 from passes.memory import plan_memory
 from passes.once import is_mapped, pack_once
 from passes.pack import pack_panels
-from passes.prepack import large_constants
+from passes.prepack import always_constant, large_constants
 from passes.rows import SCRATCH
 from passes.schedule import schedule_cpu
 from passes.stream import stream_outputs
@@ -98,7 +98,7 @@ def build_loops(graph: Graph, options: Options, trace: Trace) -> LoopProgram:
     loops = _timed(trace, "lower", lambda context: lower(fusion, context, scratch=scratch), len(fusion.groups))
     if options.target == "cpu" and options.fuse:
         bits, threads = cpu_vector(options).bits, options.threads
-        loops = pack_once(in_place(bundle_launches(loops)), lambda kernel: _mapped(kernel, bits, threads))
+        loops = pack_once(in_place(bundle_launches(loops)), lambda kernel, kept: _mapped(kernel, bits, threads, kept))
     loops = _timed(trace, "plan memory", lambda context: stream_outputs(plan_memory(loops)), len(loops.launches))
     return loops
 
@@ -110,15 +110,16 @@ def schedule(loops: LoopProgram, options: Options) -> LoopProgram:
 
 def schedule_for(loops: LoopProgram, vector_bits: int, threads: int) -> LoopProgram:
     """The loops mapped for vectors of so many bits, whatever this machine has, and so many threads."""
-    kernels = {name: _mapped(kernel, vector_bits, threads) for name, kernel in loops.kernels.items()}
+    kept = always_constant(loops)
+    kernels = {n: _mapped(k, vector_bits, threads, kept.get(n, frozenset())) for n, k in loops.kernels.items()}
     return replace(loops, kernels=kernels)
 
 
-def _mapped(kernel: Kernel, vector_bits: int, threads: int) -> Kernel:
+def _mapped(kernel: Kernel, vector_bits: int, threads: int, kept: Set[str]) -> Kernel:
     """A kernel for the CPU; itself if it is mapped already (see :mod:`passes.once`)."""
     if is_mapped(kernel):
         return kernel
-    return pack_panels(schedule_cpu(kernel, vector_bits=vector_bits, threads=threads).kernel)
+    return pack_panels(schedule_cpu(kernel, vector_bits=vector_bits, threads=threads, kept=kept).kernel)
 
 
 def _timed(trace: Trace, name: str, run: Callable[[Any], Any], before: int) -> Any:

@@ -28,6 +28,9 @@ WHOLE, STRIP = (
 )  # of a block of one contracted loop, and bytes of its strip, which streams from the second cache
 STREAM_COLUMNS = 4096  # of the sums of such a block: 16 KiB
 STREAM_DEPTH = 4  # of a block where b is read once (matrix times vector): as many streams as a core can prefetch
+FLOW, FLOW_ROWS = 8 * 1024 * 1024, 18  # bytes of a b that no cache keeps, and rows up to which it is not worth a copy
+FLOW_DEPTH, FLOW_SUMS = 8, 256 * 1024  # whole rows of b flow past so many bytes of sums; threads share the depth
+PERIOD = 4096  # bytes after which addresses fall on the same lines of a first cache
 ROWS = 512  # rows of a block whose partial sums wait in memory
 CACHED_ROWS, CACHED = 144, 288 * 1024  # rows and bytes of a that stay in the second cache while strips of b pass by
 TURNED_ROWS, TURNED_COLUMNS = 256, 512  # of a block where a is copied, too: once for all of these columns
@@ -82,18 +85,21 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
         return None
     ragged = c.lane.extent % lanes != 0
     strips = -(-c.lane.extent // width)
-    pack_b = gathered or (
-        count >= REUSE and (ragged or not c.b.plain or (strips > 1 and access.far(c.b, c.contracted, c.depth)))
-    )
-    pack_a = _pack_a(c, access, strips)
-    threads = strides.machine.threads if work >= threshold else 1
-    streams = count < REUSE and not pack_b
     itemsize = c.accumulator.dtype.itemsize
+    flows = not gathered and not access.kept(c.b) and _flows(c, itemsize)
+    pack_b = gathered or (
+        not flows
+        and count >= REUSE
+        and (ragged or not c.b.plain or (strips > 1 and access.far(c.b, c.contracted, c.depth)))
+    )
+    pack_a = _pack_a(c, access, strips, flows=flows)
+    threads = strides.machine.threads if work >= threshold else 1
+    streams = not pack_b and (flows or count < REUSE)
     tall, most = (ROWS, STREAM_COLUMNS) if streams else (TURNED_ROWS, TURNED_COLUMNS) if pack_a else (ROWS, COLUMNS)
     limits = (tall, most * 4 // max(itemsize, 4))
-    parallel, pieces, rows, columns = _share(c, height, width, threads, limits, by_rows=bool(pack_a))
+    parallel, pieces, rows, columns = _share(c, height, width, threads, limits, by_rows=bool(pack_a), flows=flows)
     panel = max(s.size for s in columns) * itemsize
-    limit = max(STREAM_DEPTH, 2 * count) if streams else _depth(c, width * itemsize, panel)
+    limit = FLOW_DEPTH if flows else max(STREAM_DEPTH, 2 * count) if streams else _depth(c, width * itemsize, panel)
     outer, inner = _depth_blocks(c, limit, parallel if pieces > 1 else None, pieces)
     room = prod(v.extent for v in c.rows[:-1]) * max(s.size for s in rows) * max(s.size for s in columns)
     small = room * itemsize <= PARTIAL
@@ -105,6 +111,13 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
         outer = ((c.contracted[0], (Segment(0, 1, c.contracted[0].extent),)),)
     cached = _cached_rows(min(c.depth, limit) * itemsize, height, lanes if pack_a == "strips" else height)
     return Blocking(height, width, rows, columns, outer, inner, cached, pack_a, pack_b, parallel, pieces)
+
+
+def _flows(c: Contraction, itemsize: int) -> bool:
+    """Whether b, which no cache keeps, is best read in the order it lies, past the sums of all rows and columns."""
+    count, n = prod(v.extent for v in c.rows), c.lane.extent
+    large = c.depth * n * itemsize >= FLOW and count * n * itemsize <= FLOW_SUMS
+    return large and count <= FLOW_ROWS and not c.batch and not c.columns
 
 
 def _depth(c: Contraction, strip: int, panel: int) -> int:
@@ -144,6 +157,10 @@ class Access:
         step = self.step(operand, along)
         return step >= FAR or step * min(depth, 2 * DEPTH) >= NEAR
 
+    def kept(self, operand: Operand) -> bool:
+        """Whether the operand is copied ahead of the call (:mod:`passes.prepack`) or of a loop (:mod:`passes.once`)."""
+        return all(load.buffer in self.strides.kept for load in operand.loads)
+
     def step(self, operand: Operand, along: tuple[Var, ...]) -> int:
         """Bytes between iterations of the innermost contracted variable that moves the operand."""
         for stmt in operand.statements:
@@ -155,7 +172,7 @@ class Access:
         return 0
 
 
-def _pack_a(c: Contraction, access: Access, strips: int) -> str:
+def _pack_a(c: Contraction, access: Access, strips: int, *, flows: bool) -> str:
     """Whether a is copied: where it is an expression, or where its rows are far from one another in many strips."""
     if c.row is None or strips < 2:
         return ""
@@ -163,11 +180,13 @@ def _pack_a(c: Contraction, access: Access, strips: int) -> str:
     far = access.far(c.a, c.contracted[-1:], c.depth)
     if not c.a.plain or (far and strips >= FEW_STRIPS):
         return "strips" if by_row else "rows"
+    if flows and access.step(c.a, (c.row,)) % PERIOD == 0:
+        return "rows"
     return ""
 
 
 def _share(
-    c: Contraction, height: int, width: int, threads: int, limits: tuple[int, int], *, by_rows: bool
+    c: Contraction, height: int, width: int, threads: int, limits: tuple[int, int], *, by_rows: bool, flows: bool
 ) -> tuple[Var | None, int, tuple[Segment, ...], tuple[Segment, ...]]:
     """The loop that threads share, into how many pieces the contracted loops are cut, blocks of rows and of columns.
 
@@ -181,7 +200,7 @@ def _share(
         return None, 1, rows, columns
     total = n * prod(v.extent for v in c.rows)
     even = [v for v in c.contracted if v.extent % threads == 0]
-    deep = c.depth >= max(512 * threads, 8 * n, 8 * total // n) and total * threads <= PARTIAL // 4
+    deep = flows or (c.depth >= max(512 * threads, 8 * n, 8 * total // n) and total * threads <= PARTIAL // 4)
     if deep and even and not c.batch and not c.columns:
         return even[0], threads, rows, columns
     for var in (*c.batch, *c.columns):

@@ -15,7 +15,7 @@ Constants are left to :mod:`passes.prepack`, which packs them when compiling, by
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
 
 from graphc.ir import Node
@@ -29,11 +29,11 @@ STEPS = 4  # launches that read one operand from which on a copy for all of them
 Key = tuple[str, int, str]  # kernel, position of a parameter, the buffer that it is given
 
 
-def pack_once(program: LoopProgram, mapped: Callable[[Kernel], Kernel]) -> LoopProgram:
+def pack_once(program: LoopProgram, mapped: Callable[[Kernel, Set[str]], Kernel]) -> LoopProgram:
     """Pack operands that many launches read; the same program if there are none.
 
     Args:
-        mapped: schedules a kernel for the target.
+        mapped: schedules a kernel for the target; some of its parameters will be copied once.
     """
     repeated = _repeated(program)
     if not repeated:
@@ -77,7 +77,7 @@ def _is_product(node: object) -> bool:
 class _Program:
     """The new program while it is made."""
 
-    def __init__(self, program: LoopProgram, mapped: Callable[[Kernel], Kernel]) -> None:
+    def __init__(self, program: LoopProgram, mapped: Callable[[Kernel, Set[str]], Kernel]) -> None:
         self.program = program
         self.mapped = mapped
         self.kernels: dict[str, Kernel] = {}
@@ -110,7 +110,7 @@ class _Program:
         """The kernel that reads panels, and the panels; the plain kernel where nothing is gained."""
         key = (kernel.name, fixed)
         if key not in self._plans:
-            packed, panels = pack_kernel(self.mapped(kernel), fixed) if fixed else (kernel, ())
+            packed, panels = pack_kernel(self.mapped(kernel, fixed), fixed) if fixed else (kernel, ())
             name = f"{kernel.name}_packed{len(self._plans)}"
             self._plans[key] = (replace(packed, name=name), panels) if panels else (kernel, ())
         return self._plans[key]

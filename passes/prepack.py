@@ -20,7 +20,7 @@ as oneDNN's weights in a blocked format.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -70,6 +70,18 @@ class Panel:
 def large_constants(program: LoopProgram) -> set[str]:
     """Names of the constants whose place matters."""
     return {slot.name for slot in program.role("constant") if slot.type.nbytes >= SMALLEST}
+
+
+def always_constant(program: LoopProgram) -> dict[str, frozenset[str]]:
+    """By kernel, the parameters that every launch gives a constant whose place matters."""
+    large = large_constants(program)
+    found: dict[str, frozenset[str]] = {}
+    for launch in program.launches:
+        params = program.kernels[launch.kernel].params
+        given = zip(params, launch.placed(), strict=True)
+        names = frozenset(p.name for p, (buffer, offset) in given if buffer in large and not offset)
+        found[launch.kernel] = found.get(launch.kernel, names) & names
+    return found
 
 
 def prepack(program: LoopProgram) -> LoopProgram:
@@ -149,9 +161,10 @@ class _Program:
 def pack_kernel(kernel: Kernel, fixed: frozenset[str]) -> tuple[Kernel, tuple[Panel, ...]]:
     """A kernel that reads panels instead of the parameters that are ``fixed``, and the panels; none where nothing is gained."""
     fixed_params = {p.name: p for p in kernel.params if p.name in fixed and p.access == "in"}
-    hoist = _Hoist(fixed_params)
+    taken = {p.name for p in kernel.params}
+    hoist = _Hoist(fixed_params, taken)
     body = hoist.block(kernel.body, ())
-    order = _InOrder(fixed_params, body)
+    order = _InOrder(fixed_params, body, taken)
     body = order.block(body, ())
     panels = (*hoist.panels, *order.panels.values())
     if not panels:
@@ -164,8 +177,9 @@ def pack_kernel(kernel: Kernel, fixed: frozenset[str]) -> tuple[Kernel, tuple[Pa
 class _Hoist:
     """Takes local buffers that are filled from constants alone out of a kernel."""
 
-    def __init__(self, params: Mapping[str, Buffer]) -> None:
+    def __init__(self, params: Mapping[str, Buffer], taken: Set[str]) -> None:
         self.params = params
+        self.taken = taken  # names of panels that the kernel reads already
         self.panels: list[Panel] = []
 
     def block(self, body: Sequence[Stmt], loops: tuple[For, ...]) -> tuple[Stmt, ...]:
@@ -191,7 +205,7 @@ class _Hoist:
         read = [p for p in self.params.values() if reads(fills, p.name)]
         if not read or type_.nbytes > GROWTH * sum(p.type.nbytes for p in read):
             return body
-        name = f"packed{len(self.panels)}"
+        name = free_name("packed", len(self.panels), self.taken)
         before = tuple(map(Index.of, outer))
         recipe = nest(outer, moved(fills, local.name, name, before))
         params = (*(replace(p, space="global") for p in read), Buffer(name, type_, "out"))
@@ -219,8 +233,9 @@ class _Hoist:
 class _InOrder:
     """Lays out operands that a product reads in place in the order of its loops, lanes innermost."""
 
-    def __init__(self, params: Mapping[str, Buffer], body: Sequence[Stmt]) -> None:
+    def __init__(self, params: Mapping[str, Buffer], body: Sequence[Stmt], taken: Set[str]) -> None:
         self.params = params
+        self.taken = taken
         self.panels: dict[tuple[object, ...], Panel] = {}
         sites: dict[str, list[tuple[Load, tuple[For, ...]]]] = {}
         for stmt, loops in Kernel("", (), tuple(body)).statements():
@@ -258,7 +273,7 @@ class _InOrder:
         key = (load.buffer, load.index, order)
         index = tuple(map(Index.of, order))
         if key not in self.panels:
-            name = f"ordered{len(self.panels)}"
+            name = free_name("ordered", len(self.panels), self.taken)
             params = (
                 self.params[load.buffer],
                 Buffer(name, TensorType(load.dtype, tuple(v.extent for v in order)), "out"),
@@ -266,6 +281,15 @@ class _InOrder:
             copy = (load, Store(name, index, load.name))
             self.panels[key] = Panel(name, Kernel("pack", params, nest(order, copy)))
         return replace(load, buffer=self.panels[key].name, index=index)
+
+
+def free_name(prefix: str, number: int, taken: Set[str]) -> str:
+    """The prefix with the number, behind those of a kernel that was packed before.
+
+    >>> free_name("packed", 0, {"b1", "packed0"})
+    'packed1'
+    """
+    return f"{prefix}{number + sum(name.startswith(prefix) for name in taken)}"
 
 
 def walk_order(flat: Index, loops: tuple[For, ...]) -> tuple[Var, ...]:

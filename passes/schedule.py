@@ -17,6 +17,7 @@ matrix product, 128 x 96 x 784, 16 lanes: ``register tile 8 x 48 (i unrolled, j 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -43,21 +44,23 @@ class Scheduled(NamedTuple):
 
 
 def schedule_cpu(
-    kernel: Kernel, *, vector_bits: int = 256, registers: int | None = None, threads: int = 1
-) -> Scheduled:
+    kernel: Kernel, *, vector_bits: int = 256, registers: int | None = None, threads: int = 1,
+    kept: Set[str] = frozenset(),
+) -> Scheduled:  # fmt: skip
     """Choose loop kinds and tiles for one kernel.
 
     Args:
         vector_bits: width of a vector register (512, 256, 128).
         registers: how many there are; 32 for 512 bits, otherwise 16, unless given.
         threads: parallel loops are only made for two and more.
+        kept: parameters that will be copied once for many runs of the kernel.
 
     Returns:
         The kernel and the decisions, e.g. ``"register tile 8 x 48 (i0 unrolled, i1 in lanes)"``.
     """
     machine = Machine(vector_bits, registers or (32 if vector_bits >= 512 else 16), threads)
     collapsed, notes = collapse_nests(without_unit_loops(kernel))
-    policy = _Policy(collapsed, machine)
+    policy = _Policy(collapsed, machine, kept)
     body = policy.top(collapsed.body)
     return Scheduled(replace(collapsed, body=body), (*notes, *dict.fromkeys(policy.notes)))
 
@@ -65,10 +68,10 @@ def schedule_cpu(
 class _Policy:
     """Schedules one kernel; collects the notes."""
 
-    def __init__(self, kernel: Kernel, machine: Machine) -> None:
+    def __init__(self, kernel: Kernel, machine: Machine, kept: Set[str]) -> None:
         self.machine = machine
         self.notes: list[str] = []
-        self.strides = Strides(kernel, machine)
+        self.strides = Strides(kernel, machine, kept)
         self.tiles = Tiler(self.strides, self.notes)
         self.interleave = INTERLEAVE
 

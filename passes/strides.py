@@ -6,7 +6,7 @@ Invariant: a stride is given only where the address is affine in the variable an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from graphc.loops.dependence import inner_statements
@@ -29,12 +29,13 @@ class Machine:
 
 
 class Strides:
-    """Answers for one kernel on one machine."""
+    """Answers for one kernel on one machine; ``kept``: parameters that will be copied once for many runs of it."""
 
-    def __init__(self, kernel: Kernel, machine: Machine) -> None:
+    def __init__(self, kernel: Kernel, machine: Machine, kept: Set[str] = frozenset()) -> None:
         self.shapes = {p.name: p.shape for p in kernel.params}
         self.dtypes = {p.name: p.dtype for p in kernel.params}
         self.machine = machine
+        self.kept = kept
 
     def accesses(self, body: Body) -> Iterator[tuple[Load | Store, Index]]:
         for stmt in inner_statements(body):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,11 @@ import graphc
 from graphc import ops
 from graphc.driver import as_graph, build_loops
 from graphc.loops.interpreter import run_kernel
-from graphc.loops.ir import Alloc, Kernel
+from graphc.loops.ir import Alloc, Kernel, Store
 from graphc.loops.parse import parse_kernel
 from graphc.loops.verify import verify_kernel
 from graphc.trace import Trace
+from passes import blocking
 from passes.bands import band_of
 from passes.blocking import plan_blocks
 from passes.contract import recognise
@@ -193,6 +196,44 @@ def test_every_blocking_keeps_the_meaning(name: str, threads: int) -> None:
         np.testing.assert_allclose(got.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-4)
         if bits == 256 and threads == 1:
             assert packed(scheduled) == copies
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(1, 1030, 301), (2, 160, 1024), (13, 1024, 1024), (16, 48, 130), (18, 100, 2048), (17, 33, 4096)]
+)
+def test_a_large_operand_flows_past_the_sums(m: int, n: int, k: int, threads: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(blocking, "FLOW", 4096)
+    kernel = made(MATMUL, M=m, N=n, K=k)
+    arrays = random_arrays(kernel, below=50)
+    (wanted,) = run_kernel(kernel, arrays).values()
+    scheduled = schedule_cpu(kernel, threads=threads).kernel
+    verify_kernel(scheduled)
+    (got,) = run_kernel(scheduled, arrays).values()
+    np.testing.assert_allclose(got.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-3)
+    assert packed(scheduled) == {"sums"} | ({"rows"} if m > 1 and k % 1024 == 0 else set())
+    rng = np.random.default_rng(k)
+    a, b = rng.random((m, k), np.float32) - 0.5, rng.random((k, n), np.float32) - 0.5
+    program = graphc.compile(ops.input("x", a.shape) @ ops.input("w", b.shape), threads=threads, cache=False)
+    close(program(x=a, w=b), a, b)
+    assert ("for t in 2 parallel" in program.source("loops")) == (threads == 2 and k % 2 == 0 and m * n * k > 100_000)
+
+
+def test_an_operand_that_is_copied_ahead_does_not_flow(monkeypatch: Any) -> None:
+    monkeypatch.setattr(blocking, "FLOW", 4096)
+    kernel = made(MATMUL, M=16, N=320, K=200)
+    assert packed(schedule_cpu(kernel).kernel) == {"sums"}
+    assert packed(schedule_cpu(kernel, kept={"w"}).kernel) == {"strips"}
+
+
+def test_sums_over_one_block_are_written_once() -> None:
+    scheduled = schedule_cpu(made(UPDATE, M=14, N=24, K=30)).kernel
+    modes = [s.mode for s, _ in scheduled.statements() if isinstance(s, Store) and s.buffer.startswith("sums")]
+    assert (
+        modes
+        and set(modes) == {"set"}
+        and not any(loops[-1].var.name == "z_i" for _, loops in scheduled.statements() if loops)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

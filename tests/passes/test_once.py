@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 from typing import Any
 
@@ -106,8 +107,8 @@ def lowered_plain() -> LoopProgram:
     return build_loops(graph, graphc.compile(y, threads=1, cache=False).options, Trace())
 
 
-def mapped(kernel: Kernel) -> Kernel:
-    return _mapped(kernel, 256, 2)
+def mapped(kernel: Kernel, kept: Set[str]) -> Kernel:
+    return _mapped(kernel, 256, 2, kept)
 
 
 @pytest.mark.parametrize(("written", "packs"), [(None, True), (0, True), (6, True), (1, False), (3, False), (5, False)])
@@ -125,8 +126,8 @@ def test_an_operand_that_is_written_between_steps_is_not_packed(written: int | N
 def test_threads_share_a_copy_only_where_they_share_the_product() -> None:
     program = repeated_products(None)
     for threads in (1, 2):
-        made = pack_once(program, lambda kernel, count=threads: _mapped(kernel, 256, count))  # type: ignore[misc]
+        made = pack_once(program, lambda kernel, kept, count=threads: _mapped(kernel, 256, count, kept))  # type: ignore[misc]
         (packed,) = [k for n, k in made.kernels.items() if "_packed" in n]
         (panel,) = [k for n, k in made.kernels.items() if "_panel" in n]
         assert has_threads(panel) == has_threads(packed) == (threads > 1)
-        assert is_mapped(packed) and _mapped(packed, 256, threads) is packed
+        assert is_mapped(packed) and _mapped(packed, 256, threads, set()) is packed

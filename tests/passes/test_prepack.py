@@ -13,10 +13,11 @@ from graphc.driver import as_graph, build_loops, schedule
 from graphc.freeze import freeze, snapshot
 from graphc.loops.interpreter import run_program
 from graphc.loops.ir import Alloc, LoopProgram
-from graphc.loops.verify import verify_program
+from graphc.loops.parse import parse_kernel
+from graphc.loops.verify import verify_kernel, verify_program
 from graphc.trace import Trace
 from passes import prepack as module
-from passes.prepack import prepack
+from passes.prepack import pack_kernel, prepack
 
 RNG = np.random.default_rng(5)
 
@@ -88,6 +89,27 @@ def test_a_layer_that_is_called_twice_is_packed_once() -> None:
     packed = prepack(scheduled(graphc.tanh(graphc.tanh(x @ w) @ w)))
     assert len(packed_names(packed)) == 1 and len(packed.role("constant")) == 1
     assert len(packed.kernels) == 1 and len(packed.launches) == 2
+
+
+def test_a_kernel_that_was_packed_before_keeps_its_panels_apart() -> None:
+    kernel = parse_kernel("""
+kernel k(in a: f32[8, 16], in b: f32[8, 16], in x: f32[16], out y: f32[8]) {
+  alloc local p: f32[8, 16]
+  for i in 8 { for j in 16 { %0 = load a[i, j] store p[i, j] = %0 } }
+  alloc local q: f32[8, 16]
+  for i in 8 { for j in 16 { %1 = load b[i, j] store q[i, j] = %1 } }
+  for i in 8 {
+    acc %s: f32 = add
+    for j in 16 { %2 = load p[i, j] %3 = load q[i, j] %4 = load x[j] %5 = mul(%2, %3) %6 = mul(%5, %4) %s add= %6 }
+    %7 = value %s
+    store y[i] = %7
+  }
+}
+""")
+    once, (first,) = pack_kernel(kernel, frozenset({"a"}))
+    twice, (second,) = pack_kernel(once, frozenset({"b"}))
+    verify_kernel(twice)
+    assert first.name != second.name and {p.name for p in twice.params} == {"x", "y", first.name, second.name}
 
 
 def test_equal_layers_share_a_kernel() -> None:
