@@ -195,7 +195,7 @@ def _share(
     tall, most = limits
     n, row = c.lane.extent, c.row
     m = row.extent if row is not None else 1
-    rows, columns = tuple(near_blocks(m, tall, height)), tuple(near_blocks(n, most, width))
+    rows, columns = tuple(row_blocks(m, tall, height)), tuple(near_blocks(n, most, width))
     if threads == 1:
         return None, 1, rows, columns
     total = n * prod(v.extent for v in c.rows)
@@ -237,6 +237,19 @@ def near_blocks(extent: int, limit: int, multiple: int) -> list[Segment]:
     count = -(-extent // limit)
     size = -(-extent // count)
     return blocks(extent, -(-size // multiple) * multiple)
+
+
+def row_blocks(extent: int, limit: int, height: int) -> list[Segment]:
+    """As :func:`near_blocks`, but of one size where a few more blocks allow it: each size is code of its own.
+
+    >>> row_blocks(1024, 144, 6)
+    [Segment(start=0, count=8, size=128)]
+    """
+    fewest = -(-extent // limit)
+    for count in range(fewest, fewest * 3 // 2 + 1):
+        if extent > limit * 3 // 2 and extent % count == 0:
+            return [Segment(0, count, extent // count)]
+    return near_blocks(extent, limit, height)
 
 
 def _depth_blocks(

@@ -33,7 +33,7 @@ from graphc.loops.ir import Alloc, Bound, Buffer, For, If, Let, Lit, Load, LoopK
 from graphc.loops.schedule import Body, substitute
 from graphc.types import TensorType
 from passes.bands import HEAVY, Segment, even_blocks
-from passes.blocking import PERIOD, Access, Blocking, near_blocks
+from passes.blocking import PERIOD, Access, Blocking, row_blocks
 from passes.contract import Contraction, Operand
 from passes.nests import Sizes, Start, linear, nested, over, unravelled, whole
 from passes.strides import Strides
@@ -206,7 +206,7 @@ class Template:
         if row is None or sizes[row] <= self.plan.cached_rows * 3 // 2:
             return self.rows(start, sizes, 0, panel, sums)
         body: Body = ()
-        for segment in near_blocks(sizes[row], self.plan.cached_rows, self.plan.height):
+        for segment in row_blocks(sizes[row], self.plan.cached_rows, self.plan.height):
             block = Var(f"{row.name}_c", segment.count)
             first = Index.of(block) * segment.size + segment.start
             made = self.rows({**start, row: start[row] + first}, {**sizes, row: segment.size}, first, panel, sums)
