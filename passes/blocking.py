@@ -69,6 +69,11 @@ class Blocking:
         """Whether partial sums go through memory."""
         return bool(self.outer)
 
+    @property
+    def once(self) -> bool:
+        """Whether each of them is written once: the depth is one block, of one thread."""
+        return self.pieces == 1 and all(len(cut) == 1 and cut[0].count == 1 for _, cut in self.outer)
+
 
 def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float) -> Blocking | None:
     """Decide the blocking; None where dot products along the contracted loop or a plain loop over lanes do better."""
@@ -86,7 +91,7 @@ def plan_blocks(c: Contraction, strides: Strides, work: float, threshold: float)
     ragged = c.lane.extent % lanes != 0
     strips = -(-c.lane.extent // width)
     itemsize = c.accumulator.dtype.itemsize
-    flows = not gathered and not access.kept(c.b) and _flows(c, itemsize)
+    flows = c.b.plain and not gathered and not access.kept(c.b) and _flows(c, itemsize)
     pack_b = gathered or (
         not flows
         and count >= REUSE
@@ -173,7 +178,7 @@ class Access:
 
 
 def _pack_a(c: Contraction, access: Access, strips: int, *, flows: bool) -> str:
-    """Whether a is copied: where it is an expression, or where its rows are far from one another in many strips."""
+    """Whether a is copied: an expression, rows far from one another in many strips, or rows on the same lines of a cache."""
     if c.row is None or strips < 2:
         return ""
     by_row = access.contiguous(c.a, c.row) and not access.contiguous(c.a, c.contracted[-1])
@@ -195,7 +200,7 @@ def _share(
     tall, most = limits
     n, row = c.lane.extent, c.row
     m = row.extent if row is not None else 1
-    rows, columns = tuple(row_blocks(m, tall, height)), tuple(near_blocks(n, most, width))
+    rows, columns = tuple(equal_blocks(m, tall, height)), tuple(near_blocks(n, most, width))
     if threads == 1:
         return None, 1, rows, columns
     total = n * prod(v.extent for v in c.rows)
@@ -239,17 +244,20 @@ def near_blocks(extent: int, limit: int, multiple: int) -> list[Segment]:
     return blocks(extent, -(-size // multiple) * multiple)
 
 
-def row_blocks(extent: int, limit: int, height: int) -> list[Segment]:
+def equal_blocks(extent: int, limit: int, height: int) -> list[Segment]:
     """As :func:`near_blocks`, but of one size where a few more blocks allow it: each size is code of its own.
 
-    >>> row_blocks(1024, 144, 6)
+    >>> equal_blocks(1024, 144, 6)
     [Segment(start=0, count=8, size=128)]
     """
     fewest = -(-extent // limit)
-    for count in range(fewest, fewest * 3 // 2 + 1):
-        if extent > limit * 3 // 2 and extent % count == 0:
-            return [Segment(0, count, extent // count)]
-    return near_blocks(extent, limit, height)
+    count = _dividing(extent, fewest, fewest * 3 // 2) if extent > limit * 3 // 2 else None
+    return [Segment(0, count, extent // count)] if count else near_blocks(extent, limit, height)
+
+
+def _dividing(extent: int, fewest: int, most: int) -> int | None:
+    """The least number of blocks of one size."""
+    return next((count for count in range(fewest, most + 1) if extent % count == 0), None)
 
 
 def _depth_blocks(
@@ -278,10 +286,8 @@ def _depth_blocks(
 def _cut(extent: int, limit: int) -> tuple[Segment, ...]:
     """Blocks of at most ``limit``; of one size, if twice as many blocks allow it."""
     fewest = -(-extent // max(limit, 1))
-    for count in range(fewest, 2 * fewest + 1):
-        if extent % count == 0:
-            return (Segment(0, count, extent // count),)
-    return tuple(even_blocks(extent, limit))
+    count = _dividing(extent, fewest, 2 * fewest)
+    return (Segment(0, count, extent // count),) if count else tuple(even_blocks(extent, limit))
 
 
 def describe(c: Contraction, blocking: Blocking, work: float) -> list[str]:

@@ -20,8 +20,9 @@ as oneDNN's weights in a blocked format.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from math import prod
 
 import numpy as np
@@ -46,6 +47,7 @@ from graphc.loops.ir import (
 from graphc.loops.schedule import indices_of
 from graphc.types import TensorType
 from graphc.variables import aligned_empty
+from passes.nests import nested
 
 SMALLEST = 1 << 14  # bytes of a constant from which on its place matters
 GROWTH = 1.5  # bytes of all panels of an operand over its own, at most
@@ -72,14 +74,18 @@ def large_constants(program: LoopProgram) -> set[str]:
     return {slot.name for slot in program.role("constant") if slot.type.nbytes >= SMALLEST}
 
 
+def given_constants(kernel: Kernel, launch: Launch, large: set[str]) -> frozenset[str]:
+    """The parameters that a launch gives one of the ``large`` constants, from its beginning."""
+    given = zip(kernel.params, launch.placed(), strict=True)
+    return frozenset(p.name for p, (buffer, offset) in given if buffer in large and not offset)
+
+
 def always_constant(program: LoopProgram) -> dict[str, frozenset[str]]:
     """By kernel, the parameters that every launch gives a constant whose place matters."""
     large = large_constants(program)
     found: dict[str, frozenset[str]] = {}
     for launch in program.launches:
-        params = program.kernels[launch.kernel].params
-        given = zip(params, launch.placed(), strict=True)
-        names = frozenset(p.name for p, (buffer, offset) in given if buffer in large and not offset)
+        names = given_constants(program.kernels[launch.kernel], launch, large)
         found[launch.kernel] = found.get(launch.kernel, names) & names
     return found
 
@@ -109,7 +115,7 @@ class _Program:
         """A launch of the packed form of its kernel, or as it was."""
         kernel = self.program.kernels[launch.kernel]
         placed = dict(zip((p.name for p in kernel.params), launch.placed(), strict=True))
-        fixed = frozenset(name for name, (buffer, offset) in placed.items() if buffer in large and not offset)
+        fixed = given_constants(kernel, launch, large)
         packed, panels = self._plan(kernel, fixed)
         self.kernels[packed.name] = packed
         if not panels:
@@ -177,9 +183,9 @@ def pack_kernel(kernel: Kernel, fixed: frozenset[str]) -> tuple[Kernel, tuple[Pa
 class _Hoist:
     """Takes local buffers that are filled from constants alone out of a kernel."""
 
-    def __init__(self, params: Mapping[str, Buffer], taken: Set[str]) -> None:
+    def __init__(self, params: Mapping[str, Buffer], taken: set[str]) -> None:
         self.params = params
-        self.taken = taken  # names of panels that the kernel reads already
+        self.taken = taken  # names of the kernel's parameters, and of the panels made so far
         self.panels: list[Panel] = []
 
     def block(self, body: Sequence[Stmt], loops: tuple[For, ...]) -> tuple[Stmt, ...]:
@@ -205,9 +211,9 @@ class _Hoist:
         read = [p for p in self.params.values() if reads(fills, p.name)]
         if not read or type_.nbytes > GROWTH * sum(p.type.nbytes for p in read):
             return body
-        name = free_name("packed", len(self.panels), self.taken)
+        name = new_name("packed", self.taken)
         before = tuple(map(Index.of, outer))
-        recipe = nest(outer, moved(fills, local.name, name, before))
+        recipe = nested(outer, moved(fills, local.name, name, before))
         params = (*(replace(p, space="global") for p in read), Buffer(name, type_, "out"))
         self.panels.append(Panel(name, Kernel("pack", params, recipe)))
         dropped = {id(alloc), *map(id, fills)}
@@ -233,7 +239,7 @@ class _Hoist:
 class _InOrder:
     """Lays out operands that a product reads in place in the order of its loops, lanes innermost."""
 
-    def __init__(self, params: Mapping[str, Buffer], body: Sequence[Stmt], taken: Set[str]) -> None:
+    def __init__(self, params: Mapping[str, Buffer], body: Sequence[Stmt], taken: set[str]) -> None:
         self.params = params
         self.taken = taken
         self.panels: dict[tuple[object, ...], Panel] = {}
@@ -273,23 +279,25 @@ class _InOrder:
         key = (load.buffer, load.index, order)
         index = tuple(map(Index.of, order))
         if key not in self.panels:
-            name = free_name("ordered", len(self.panels), self.taken)
+            name = new_name("ordered", self.taken)
             params = (
                 self.params[load.buffer],
                 Buffer(name, TensorType(load.dtype, tuple(v.extent for v in order)), "out"),
             )
             copy = (load, Store(name, index, load.name))
-            self.panels[key] = Panel(name, Kernel("pack", params, nest(order, copy)))
+            self.panels[key] = Panel(name, Kernel("pack", params, nested(order, copy)))
         return replace(load, buffer=self.panels[key].name, index=index)
 
 
-def free_name(prefix: str, number: int, taken: Set[str]) -> str:
-    """The prefix with the number, behind those of a kernel that was packed before.
+def new_name(prefix: str, taken: set[str]) -> str:
+    """The prefix with the first number that is free; from now on it is taken.
 
-    >>> free_name("packed", 0, {"b1", "packed0"})
+    >>> new_name("packed", {"b1", "packed0"})
     'packed1'
     """
-    return f"{prefix}{number + sum(name.startswith(prefix) for name in taken)}"
+    name = next(name for n in count() if (name := f"{prefix}{n}") not in taken)
+    taken.add(name)
+    return name
 
 
 def walk_order(flat: Index, loops: tuple[For, ...]) -> tuple[Var, ...]:
@@ -312,14 +320,6 @@ def stores_to(stmt: Stmt, buffer: str) -> bool:
 def reads(body: Sequence[Stmt], buffer: str) -> bool:
     """Whether a statement of a block reads a buffer."""
     return any(isinstance(s, Load) and s.buffer == buffer for s in inner_statements(body))
-
-
-def nest(variables: Sequence[Var], body: Sequence[Stmt]) -> tuple[Stmt, ...]:
-    """A block in serial loops."""
-    inner = tuple(body)
-    for var in reversed(variables):
-        inner = (For(var, "serial", inner),)
-    return inner
 
 
 def moved(body: Sequence[Stmt], old: str, new: str, before: tuple[Index, ...]) -> tuple[Stmt, ...]:

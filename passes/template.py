@@ -33,13 +33,13 @@ from graphc.loops.ir import Alloc, Bound, Buffer, For, If, Let, Lit, Load, LoopK
 from graphc.loops.schedule import Body, substitute
 from graphc.types import TensorType
 from passes.bands import HEAVY, Segment, even_blocks
-from passes.blocking import PERIOD, Access, Blocking, row_blocks
+from passes.blocking import PERIOD, Access, Blocking, equal_blocks
 from passes.contract import Contraction, Operand
 from passes.nests import Sizes, Start, linear, nested, over, unravelled, whole
 from passes.strides import Strides
 
 Sums = tuple[Buffer, tuple[Index, ...]]  # partial sums, and which of several
-LINE = 64  # bytes
+LINE = 64  # bytes of a cache line
 APART = 4  # vectors of a tile from which on transcendental functions of its sums are a loop of their own
 Finish = Callable[[Body, bool], Body]  # schedules a plain nest; the flag: it may have threads
 
@@ -55,7 +55,6 @@ class Template:
         self.lanes = strides.machine.lanes(c.accumulator.dtype.itemsize)
         self.access = Access(c, strides)
         self.count = 0
-        self.once = False  # whether the depth is one block, so that sums in memory are written once
 
     def write(self) -> Body:
         """The whole nest."""
@@ -83,11 +82,10 @@ class Template:
     def summed(self, start: Start, sizes: Sizes) -> Body:
         """Sums of a block over all of the depth, then the epilogue."""
         sums = self.alloc("sums", self.sums_shape(sizes))
-        self.once = all(len(cut) == 1 and cut[0].count == 1 for _, cut in self.plan.outer)
         body = over(
             list(self.plan.outer), start, sizes, {}, lambda s, z: self.strips(s, z, self.other_rows(), (sums, ()))
         )
-        if not self.once:
+        if not self.plan.once:
             body = self.zero(sums, ()) + body
         return (Alloc(sums), *body, *self.epilogue(sums, start, sizes))
 
@@ -120,14 +118,14 @@ class Template:
     def sums_shape(self, sizes: Sizes) -> tuple[int, ...]:
         row = (sizes[self.c.row],) if self.c.row is not None else ()
         wide = self.padded(sizes[self.c.lane])
-        return (*(v.extent for v in self.c.rows[:-1]), *row, self.spread(wide) if row else wide)
+        return (*(v.extent for v in self.c.rows[:-1]), *row, self.staggered(wide) if row else wide)
 
     def padded(self, columns: int) -> int:
         """Columns in whole vectors."""
         return -(-columns // self.lanes) * self.lanes
 
-    def spread(self, columns: int) -> int:
-        """Columns of a row whose neighbours fall on other lines of the cache."""
+    def staggered(self, columns: int) -> int:
+        """Columns, and a cache line more where without it all rows would fall on the same lines."""
         itemsize = self.c.accumulator.dtype.itemsize
         return columns + (LINE // itemsize if columns * itemsize % PERIOD == 0 else 0)
 
@@ -206,7 +204,7 @@ class Template:
         if row is None or sizes[row] <= self.plan.cached_rows * 3 // 2:
             return self.rows(start, sizes, 0, panel, sums)
         body: Body = ()
-        for segment in row_blocks(sizes[row], self.plan.cached_rows, self.plan.height):
+        for segment in equal_blocks(sizes[row], self.plan.cached_rows, self.plan.height):
             block = Var(f"{row.name}_c", segment.count)
             first = Index.of(block) * segment.size + segment.start
             made = self.rows({**start, row: start[row] + first}, {**sizes, row: segment.size}, first, panel, sums)
@@ -282,7 +280,7 @@ class Template:
         depth = self.depth(sizes)
         rows = Var(f"{c.row.name}_p", sizes[c.row])
         extent = prod(v.extent for v in depth)
-        panel = self.alloc("rows", (rows.extent, self.spread(-(-extent // 16) * 16)))
+        panel = self.alloc("rows", (rows.extent, self.staggered(-(-extent // 16) * 16)))
         mapping = {**start, c.row: start[c.row] + rows, **self.depth_index(start, depth)}
         code = substitute(c.a.statements, mapping)
         store = Store(panel.name, (Index.of(rows), linear(depth)), c.a.value)
@@ -370,7 +368,7 @@ class Template:
             if self.plan.pieces > 1:  # sums of all rows and columns
                 place, column = mapping[c.row] if c.row is not None else row, mapping[c.lane]
             index = self.sums_index(sums[1], mapping, place, column)
-            mode: Literal["set", "add"] = "set" if self.once else "add"
+            mode: Literal["set", "add"] = "set" if self.plan.once else "add"
             after = (c.read, Store(sums[0].name, index, c.read.name, mode, nodes=c.read.nodes))
         elif filled and wide.size % self.lanes:
             after = (c.read, If((Bound(mapping[c.lane], c.lane.extent),), after[1:]))
