@@ -77,6 +77,11 @@ class Variable:
         return f"Variable({self.name}: {self.type})"
 
 
+def zeros(shape: Sequence[int], dtype: DType, name: str) -> np.ndarray:
+    """The initializer of what starts from nothing: one zero, seen as an array of the shape."""
+    return np.broadcast_to(np.zeros((), dtype.numpy), shape)
+
+
 def aligned_empty(shape: Sequence[int], dtype: DType, alignment: int = 64) -> np.ndarray:
     """An uninitialised C-contiguous array whose first byte is aligned (64: one cache line, one AVX-512 vector)."""
     count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

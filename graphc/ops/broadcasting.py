@@ -200,6 +200,8 @@ def broadcast_shapes(name: str, shapes: Sequence[Shape], nodes: Sequence[Node] =
     >>> broadcast_shapes("add", [(2, 1), (3,)])
     (2, 3)
     """
+    if len(wide := {s for s in shapes if s}) <= 1:  # the same, or scalars
+        return next(iter(wide), ())
     rank = max((len(s) for s in shapes), default=0)
     out: list[Dim] = [1] * rank
     for shape in shapes:
@@ -301,12 +303,17 @@ def promote(name: str, *operands: Operand, least: str = "bool") -> tuple[Node, .
         if len(nodes) == len(operands):
             return tuple(nodes)
     same = promote_dtypes(name, *operands, least=least)
-    shape = broadcast_shapes(name, [n.shape for n in same], same)
-    return tuple(broadcast_to(n, shape) for n in same)
+    shape = broadcast_shapes(name, [n.type.shape for n in same], same)
+    return tuple([n if n.type.shape == shape else broadcast_op(n, shape=shape) for n in same])
 
 
 def promote_dtypes(name: str, *operands: Operand, least: str = "bool") -> tuple[Node, ...]:
     """Operands as nodes of one dtype; shapes stay."""
+    strong = [o.type.dtype for o in operands if isinstance(o, Node)]
+    if strong and strong[0].is_float and strong.count(strong[0]) == len(strong):  # and at most plain numbers beside
+        dtype, others = strong[0], [o for o in operands if not isinstance(o, Node)]
+        if all(map(is_weak, others)):
+            return tuple([o if isinstance(o, Node) else lift(o, dtype) for o in operands])
     lifted = [o if is_weak(o) or isinstance(o, Node) else lift(o) for o in operands]
     dtype = common_dtype(name, lifted)
     if least == "float" and not dtype.is_float:

@@ -188,7 +188,9 @@ def same_types(name: str, types: tuple[TensorType, ...]) -> TensorType:
     """Type rule of elementwise ops: all operands have one dtype and one shape (the DSL has broadcast them)."""
     first = types[0]
     for i, t in enumerate(types[1:], 1):
-        if t.dtype != first.dtype:
+        if t is first:
+            continue
+        if t.dtype is not first.dtype and t.dtype != first.dtype:
             raise DTypeError(f"{name}: dtypes differ, {first.dtype} against {t.dtype} (operand {i})")
         if t.shape != first.shape:
             raise ShapeError(f"{name}: shapes differ, {first} against {t} (operand {i})")

@@ -16,7 +16,7 @@ from graphc.errors import DTypeError, GraphError
 from graphc.ir import Node, make
 from graphc.ops.declare import Literal, NotDifferentiable, declare
 from graphc.types import DType, TensorType, as_dtype, as_shape, float32, int32, int64
-from graphc.variables import Variable
+from graphc.variables import Variable, zeros
 
 
 def _declared_type(types: tuple[TensorType, ...], *, type: TensorType, **attrs: Any) -> TensorType:
@@ -86,8 +86,7 @@ def variable(
     path = "/".join((*provenance.scope_path(), name))
     type_ = TensorType(as_dtype(dtype), as_shape(shape))
     type_.static_shape  # noqa: B018  a variable needs memory: raises on symbolic sizes
-    made = initializer or (lambda shape, dtype, _: np.zeros(shape, dtype.numpy))
-    return parameter_node(Variable(path, type_, made, trainable))
+    return parameter_node(Variable(path, type_, initializer or zeros, trainable))
 
 
 def parameter_node(state: Variable) -> Node:
@@ -105,7 +104,7 @@ def parameter(name: str, shape: Any = (), initializer: Any = None, *, dtype: Any
         fixed = np.asarray(initializer)
 
         def initializer(shape: tuple[int, ...], dtype: DType, _: str) -> np.ndarray:
-            return np.broadcast_to(fixed, shape).astype(dtype.numpy)
+            return np.broadcast_to(fixed.astype(dtype.numpy, copy=False), shape)
 
     return variable(name, shape, initializer, dtype=dtype)
 

@@ -23,7 +23,7 @@ from graphc.ops.sources import parameter_node
 from graphc.optim.clip import Clip, apply_clip
 from graphc.schedules import AnySchedule, as_schedule
 from graphc.types import DType, TensorType, int32
-from graphc.variables import Variable
+from graphc.variables import Variable, zeros
 from passes.differentiate import grad
 
 Update: TypeAlias = dict[Node, Node]
@@ -31,7 +31,7 @@ Update: TypeAlias = dict[Node, Node]
 
 def state_variable(name: str, type: TensorType) -> Node:
     """A node that reads a new, untrained state variable of zeros."""
-    return parameter_node(Variable(name, type, lambda shape, dtype, _: np.zeros(shape, dtype.numpy), trainable=False))
+    return parameter_node(Variable(name, type, zeros, trainable=False))
 
 
 @dataclass
