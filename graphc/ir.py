@@ -259,7 +259,7 @@ def make(op: Op, inputs: Sequence[Node], attrs: Mapping[str, Any], *, name: str 
                 help="wrap arrays with graphc.constant(array)",
             )
     try:
-        type_ = op.infer(tuple(i.type for i in inputs), **attrs)
+        type_ = op.infer(tuple([i.type for i in inputs]), **attrs)
     except TypeRuleError as error:
         if error.source is not None:
             raise
@@ -379,7 +379,7 @@ class Graph(Pictured):
         """
         mapping: dict[Node, Node] = {}
         for node in self.nodes:
-            mapping[node] = visit(node, tuple(mapping[i] for i in node.inputs))
+            mapping[node] = visit(node, tuple([mapping[i] for i in node.inputs]))
         return self.replace(mapping)
 
     def to_networkx(self) -> networkx.MultiDiGraph:

@@ -38,7 +38,9 @@ def specialise_nodes(graph: Graph, sizes: Mapping[str, int]) -> dict[Node, Node]
             raise GraphError(f"size {name} cannot be negative, got {size}")
     mapping: dict[Node, Node] = {}
     for node in graph.nodes:
-        mapping[node] = _specialised(node, tuple(mapping[i] for i in node.inputs), sizes)
+        inputs = tuple([mapping[i] for i in node.inputs])
+        settled = not node.attrs and node.type.is_static and inputs == node.inputs
+        mapping[node] = node if settled else _specialised(node, inputs, sizes)
     return mapping
 
 

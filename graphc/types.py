@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any, TypeAlias
 
@@ -25,9 +25,9 @@ import numpy as np
 from graphc.errors import DTypeError, ShapeError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DType:
-    """An element type: the IR's short name, the NumPy name, its kind and its size in bytes."""
+    """An element type: the IR's short name, the NumPy name, its kind and its size in bytes. There is one object of each."""
 
     short: str
     name: str
@@ -46,6 +46,9 @@ class DType:
     @property
     def is_integer(self) -> bool:
         return self.kind in ("int", "uint")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return as_dtype, (self.name,)  # a copy is the same object
 
     def __str__(self) -> str:
         return self.short
@@ -265,13 +268,19 @@ class TensorType:
         return prod(self.static_shape) * self.dtype.itemsize
 
     def with_shape(self, shape: Sequence[Dim]) -> TensorType:
-        return TensorType(self.dtype, tuple(shape))
+        return _shared(self.dtype, tuple(shape))
 
     def with_dtype(self, dtype: DType) -> TensorType:
-        return self if dtype is self.dtype else TensorType(dtype, self.shape)
+        return self if dtype is self.dtype else _shared(dtype, self.shape)
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(str(d) for d in self.shape)}]"
+
+
+@lru_cache(4096)
+def _shared(dtype: DType, shape: Shape) -> TensorType:
+    """One object for each type in use: what it has found out about itself (whether it is static) is not found out again."""
+    return TensorType(dtype, shape)
 
 
 def substitute(value: Any, sizes: Mapping[str, int]) -> Any:
@@ -279,7 +288,7 @@ def substitute(value: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(value, SymDim):
         return value.substitute(sizes)
     if isinstance(value, TensorType):
-        return TensorType(value.dtype, substitute(value.shape, sizes))
+        return value if value.is_static else _shared(value.dtype, substitute(value.shape, sizes))
     if isinstance(value, tuple):
         return tuple(substitute(v, sizes) for v in value)
     return value

@@ -113,7 +113,7 @@ class _Verifier:
             self.fail(node, f"it has the wrong type: {node.op.name} gives {found}")
 
     def infer(self, node: Node) -> TensorType:
-        types = tuple(i.type for i in node.inputs)
+        types = tuple([i.type for i in node.inputs])
         if not node.op.is_composite:
             return node.op.infer(types, **node.attrs)
         key = (node.op.name, types, attrs_key(node.attrs))  # a composite's rule builds its expansion: once a kind
