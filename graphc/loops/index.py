@@ -25,6 +25,9 @@ class Var:
     name: str
     extent: int
 
+    def __hash__(self) -> int:  # of the name's alone, which the name remembers: variables are keys everywhere
+        return hash(self.name)
+
     @property
     def bounds(self) -> tuple[int, int]:
         return 0, max(self.extent - 1, 0)
@@ -120,7 +123,10 @@ class Index:
 
     def coefficient(self, var: Var) -> int:
         """The coefficient of a loop variable as a plain atom (it may also occur inside // and %)."""
-        return next((c for a, c in self.terms if a == var), 0)
+        for atom, factor in self.terms:
+            if atom is var or atom == var:
+                return factor
+        return 0
 
     def atoms(self) -> Iterator[Atom]:
         """All atoms, also those inside divisions."""

@@ -63,7 +63,10 @@ class Frame:
 
     def find(self, key: tuple[object, ...]) -> str | None:
         """What has been computed under ``key`` in this block or one around it."""
-        return next((scope[key] for scope in reversed(self.cache) if key in scope), None)
+        for scope in reversed(self.cache):
+            if key in scope:
+                return scope[key]
+        return None
 
     def define(
         self, name: str, scalar: str, depends: frozenset[Var], lanes: Lanes,

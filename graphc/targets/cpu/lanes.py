@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 
 from graphc.loops.index import Var
 from graphc.loops.ir import Bound
@@ -53,23 +54,15 @@ class Lanes:
     def points(self, variables: frozenset[Var] | None = None) -> Iterator[Point]:
         """All points of the variables (all of these lanes unless said), the first variable slowest."""
         chosen = [v for v in self.variables if variables is None or v in variables]
-        yield from _points(chosen, [self.count(v) for v in chosen])
-
-
-def _points(variables: list[Var], counts: list[int]) -> Iterator[Point]:
-    total = 1
-    for count in counts:
-        total *= count
-    for number in range(total):
-        point: Point = {}
-        for var, count in zip(reversed(variables), reversed(counts), strict=True):
-            number, point[var] = divmod(number, count)
-        yield point
+        for coordinates in product(*[range(self.count(v)) for v in chosen]):
+            yield dict(zip(chosen, coordinates, strict=True))
 
 
 def projection(point: Point, variables: frozenset[Var]) -> tuple[tuple[str, int], ...]:
     """The part of a point that belongs to ``variables``, as a key."""
-    return tuple(sorted((v.name, c) for v, c in point.items() if v in variables))
+    if len(variables) < 2:
+        return tuple([(v.name, point[v]) for v in variables if v in point])
+    return tuple(sorted([(v.name, point[v]) for v in variables if v in point]))
 
 
 @dataclass
