@@ -91,11 +91,14 @@ class Node(Pictured):
         name: the user's name ("" if none).
         source: the user's line. origins: how it was derived (at least one).
         uid: increases with every node built; gives traversals a deterministic order, never appears in text.
-        checked: whether the verifier has found its type and attributes right (they never change).
+        typed: whether its type is what the op's rule gives (type, attributes and operands never change).
+        checked: whether the verifier has found its type and attributes right.
         copied: of a copy over other operands, what :attr:`lineage` says; () else.
     """
 
-    __slots__ = ("__weakref__", "attrs", "checked", "copied", "inputs", "name", "op", "origins", "source", "type", "uid")
+    __slots__ = (
+        "__weakref__", "attrs", "checked", "copied", "inputs", "name", "op", "origins", "source", "type", "typed", "uid",
+    )  # fmt: skip
     __array_ufunc__ = None  # NumPy arrays on the left give way to Node.__radd__ and kin
 
     def __init__(
@@ -118,6 +121,7 @@ class Node(Pictured):
         self.source = source
         self.origins = origins
         self.uid = next(_ids)
+        self.typed = False
         self.checked = False
         self.copied = copied
 
@@ -168,10 +172,12 @@ class Node(Pictured):
             return self
         same = [i.type for i in inputs] == [i.type for i in self.inputs]
         type_ = self.type if same else self.op.infer(tuple(i.type for i in inputs), **self.attrs)
-        return Node(
+        node = Node(
             self.op, inputs, self.attrs, type_, name=self.name, source=self.source, origins=self.origins,
             copied=self.copied or (self.uid,),
         )  # fmt: skip
+        node.typed, node.checked = (self.typed, self.checked) if same else (True, False)
+        return node
 
     def standing_for(self, *others: Node) -> Node:
         """A copy that remembers the origins and the lineage of others, which were merged into it."""
@@ -266,7 +272,9 @@ def make(op: Op, inputs: Sequence[Node], attrs: Mapping[str, Any], *, name: str 
         notes = error.notes + tuple(_operand_note(i, n) for i, n in enumerate(inputs))
         message = error.message if error.message.startswith(op.name) else f"{op.name}: {error.message}"
         raise type(error)(message, source=source, token=op.name, notes=notes, help=error.help) from None
-    return Node(op, tuple(inputs), dict(attrs), type_, name=name, source=source, origins=(provenance.current(),))
+    node = Node(op, tuple(inputs), dict(attrs), type_, name=name, source=source, origins=(provenance.current(),))
+    node.typed = True
+    return node
 
 
 def _operand_note(i: int, node: Node) -> str:

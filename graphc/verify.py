@@ -52,7 +52,8 @@ class _Verifier:
                 self.operands(node, seen)
             if not node.checked:
                 self.attributes(node)
-                self.type(node)
+                if not node.typed:
+                    self.type(node)
                 node.checked = True
             seen.add(node)
         self.names()
