@@ -222,6 +222,10 @@ class Compiler:
 
     def _built(self, sizes: Mapping[str, int], reason: str, place: ProgramCache | None, why: str) -> Specialisation:
         """The program compiled, and kept if it has a place."""
+        if self.options.target == "cpu":
+            from graphc.targets.cpu.program import prepare
+
+            prepare(self.options.threads)
         derived = self._derive(sizes, self.frozen)
         made = Specialisation(sizes, reason, lambda: derived, f"miss: {why}")
         if derived.loops is not None:

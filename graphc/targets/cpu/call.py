@@ -15,14 +15,13 @@ NumPy's Python interfaces take over a microsecond to tell an address; the buffer
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphc.targets.cpu.runtime import runtime_library
+from graphc.targets.cpu.runtime import made_once, runtime_library
 
 __all__ = ["ArraySpec", "CallBlock"]
 
@@ -165,8 +164,8 @@ leave:
 """.replace("SPEC_BYTES", str(_SPEC * 8))
 
 
-@functools.cache
-def _native_call() -> Callable[[Any, int], int]:
+@made_once
+def native_call() -> Callable[[Any, int], int]:
     symbols = {
         name: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0 for name in _PYTHON
     }  # fmt: skip
@@ -213,7 +212,7 @@ class CallBlock:
         fields = (ctypes.addressof(self._specs), ctypes.addressof(table), len(specs), entry, pool, status)
         self._block = (ctypes.c_int64 * 6)(*fields)
         self._address = ctypes.addressof(self._block)
-        self._function = _native_call()
+        self._function = native_call()
 
     def call(self, arrays: Sequence[Any]) -> int:
         """-1, or the number of the first array that does not fit (then nothing has run).

@@ -38,12 +38,12 @@ from graphc.errors import CompileError
 from graphc.parallelism import available_cpus
 from graphc.targets.cpu.host import VectorTarget, libm_symbols, target_machine, vector_target
 
-__all__ = ["Library", "emit_assembly", "emit_object", "emit_objects", "llvm_version", "load_object"]
+__all__ = ["LLVM_LOCK", "Library", "emit_assembly", "emit_object", "emit_objects", "llvm_version", "load_object"]
 
 # llvmlite keeps global state. The lock also stands still across a fork, so that no child inherits LLVM in mid-work.
-_LOCK = threading.RLock()
+LLVM_LOCK = threading.RLock()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+    os.register_at_fork(before=LLVM_LOCK.acquire, after_in_parent=LLVM_LOCK.release, after_in_child=LLVM_LOCK.release)
 _NUMBERS = itertools.count()
 
 
@@ -100,10 +100,12 @@ def emit_objects(texts: Iterable[str], target: VectorTarget, opt_level: int = 2)
     """
     gate = threading.BoundedSemaphore(available_cpus())
     jobs: list[_Emission] = []
+    rest = iter(texts)
+    first = list(itertools.islice(rest, 1))  # printed while another thread may still be at work with LLVM
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_LOCK)
+        stack.enter_context(LLVM_LOCK)
         try:
-            for text in texts:
+            for text in itertools.chain(first, rest):
                 machine, module = stack.enter_context(_machine_and_module(text, target, opt_level))
                 jobs.append(_Emission(machine, module, gate))
                 jobs[-1].start()
@@ -167,7 +169,7 @@ def emit_assembly(text: str, target: VectorTarget, opt_level: int = 2) -> str:
 
 @contextlib.contextmanager
 def _machine_and_module(text: str, target: VectorTarget, opt_level: int) -> Iterator[tuple[Any, Any]]:
-    with _LOCK, llvm.create_context() as context:
+    with LLVM_LOCK, llvm.create_context() as context:
         machine = _machine(target, opt_level)
         try:
             module = llvm.parse_assembly(text, context)
@@ -219,7 +221,7 @@ def load_object(
     """
     names = tuple(exports)
     objects = (data,) if isinstance(data, bytes) else tuple(data)
-    with _LOCK:
+    with LLVM_LOCK:
         try:
             return _link(objects, names, symbols or {})
         except RuntimeError:  # a static interpreter may not show its libm: bind it by address

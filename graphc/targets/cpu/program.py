@@ -14,9 +14,11 @@ The launches themselves are data beside the code (:mod:`graphc.targets.cpu.launc
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +31,7 @@ import graphc
 from graphc.errors import CompileError, IndexRangeError, InputError
 from graphc.loops.ir import BufferSlot, LoopProgram
 from graphc.loops.text import print_kernel
-from graphc.targets.cpu.call import ArraySpec, CallBlock
+from graphc.targets.cpu.call import ArraySpec, CallBlock, native_call
 from graphc.targets.cpu.emit import emit_modules, emit_program
 from graphc.targets.cpu.host import VectorTarget, vector_target
 from graphc.targets.cpu.jit import Library, emit_assembly, emit_objects, llvm_version, load_object
@@ -37,7 +39,7 @@ from graphc.targets.cpu.launches import HEADER_WORDS, listing
 from graphc.targets.cpu.object_cache import ObjectCache, cache_key, default_directory
 from graphc.targets.cpu.plan import Plan
 from graphc.targets.cpu.recorder import Recorder, Recording, recorder_address
-from graphc.targets.cpu.step import Frame, NativeStep, native_available
+from graphc.targets.cpu.step import Frame, NativeStep, native_available, step_library
 from graphc.targets.cpu.threads import ThreadPool, available_cpus, parallel_address
 from graphc.variables import aligned_empty
 
@@ -105,6 +107,24 @@ def compile_program(
         return emit_modules(scheduled(), options.vector, options.thread_count)
 
     return _compile(program, object_key(program, options), text, modules, options, start, Plan.of(program))
+
+
+@functools.cache
+def prepare(threads: int) -> None:
+    """Begin to make the machine code of the run time itself: the native call, and the pool of so many threads.
+
+    With an empty cache that takes 80 ms, which a thread of its own spends while the first program's passes run.
+    """
+    if native_available():
+        threading.Thread(target=_make_runtime, args=(threads,), name="graphc-runtime").start()  # no daemon: exit waits for it
+
+
+def _make_runtime(threads: int) -> None:
+    with contextlib.suppress(CompileError, OSError, RuntimeError):  # whoever needs it meets the same trouble, and says so
+        if threads > 1:
+            parallel_address()
+        native_call()
+        step_library()
 
 
 def object_key(program: LoopProgram, options: CpuOptions) -> str:

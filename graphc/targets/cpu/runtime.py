@@ -10,13 +10,32 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from graphc.targets.cpu.host import vector_target
-from graphc.targets.cpu.jit import Library, emit_object, llvm_version, load_object
+from graphc.targets.cpu.jit import LLVM_LOCK, Library, emit_object, llvm_version, load_object
 from graphc.targets.cpu.object_cache import ObjectCache, cache_key, default_directory
 
-__all__ = ["runtime_library"]
+__all__ = ["made_once", "runtime_library"]
+
+Made = TypeVar("Made")
+
+
+def made_once(make: Callable[..., Made]) -> Callable[..., Made]:
+    """As :func:`functools.cache`; who asks while another thread makes it waits for that one.
+
+    The lock is LLVM's own: making holds it anyway, and one lock cannot wait for itself.
+    """
+    cached = functools.cache(make)
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Made:
+        with LLVM_LOCK:
+            return cached(*args, **kwargs)
+
+    return made
 
 
 def runtime_library(text: str, exports: Sequence[str], symbols: Mapping[str, int] | None = None) -> Library:

@@ -27,7 +27,7 @@ import numpy as np
 
 from graphc.targets.cpu.call import ArraySpec
 from graphc.targets.cpu.jit import Library
-from graphc.targets.cpu.runtime import runtime_library
+from graphc.targets.cpu.runtime import made_once, runtime_library
 
 __all__ = ["Frame", "NativeStep", "native_available"]
 
@@ -517,8 +517,8 @@ class _MethodDef(ctypes.Structure):
     )  # fmt: skip
 
 
-@functools.cache
-def _library() -> tuple[Library, _MethodDef, _MethodDef]:
+@made_once
+def step_library() -> tuple[Library, _MethodDef, _MethodDef]:
     symbols = {name: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0 for name in _PYTHON}
     symbols |= {
         "PyArray_Empty": _array_empty(), "graphc_ndarray": id(np.ndarray), "graphc_not_implemented": id(NotImplemented),
@@ -584,7 +584,7 @@ class NativeStep:
         """``step(inputs, out=None)``: a dict of results, the single result, or NotImplemented."""
         block = self._block(self.inputs, {}, {}, 0)
         self._last = block
-        return _function(_library()[1], (ctypes.addressof(block), self))
+        return _function(step_library()[1], (ctypes.addressof(block), self))
 
     def widen(self, limit: int = 16) -> None:
         """Let one more call run at the same time (each has an arena of its own), up to ``limit``."""
@@ -615,7 +615,7 @@ class NativeStep:
             self.owner,
         )
         block = other._block([(n, specs[n]) for n in names], fixed, outputs, id(fallback))
-        return _function(_library()[2], (ctypes.addressof(block), other, fallback))
+        return _function(step_library()[2], (ctypes.addressof(block), other, fallback))
 
     def _block(
         self, inputs: Sequence[tuple[str, ArraySpec]], fixed: dict[int, np.ndarray], outputs: dict[str, np.ndarray],

@@ -25,7 +25,6 @@ Invariant: neither a pool's memory nor this code is ever freed, so the process m
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import platform
 import sys
@@ -34,7 +33,7 @@ from typing import ClassVar
 from graphc.errors import AttributeRuleError
 from graphc.parallelism import available_cpus
 from graphc.targets.cpu.jit import Library
-from graphc.targets.cpu.runtime import runtime_library
+from graphc.targets.cpu.runtime import made_once, runtime_library
 
 __all__ = ["ThreadPool", "available_cpus", "parallel_address", "runtime_text"]
 
@@ -410,7 +409,7 @@ def runtime_text(system: str = sys.platform, machine: str | None = None, *, fute
     return head + (sleeping + _POOL).format(**values)
 
 
-@functools.cache
+@made_once
 def _runtime(futex: bool | None = None) -> Library:
     return runtime_library(runtime_text(futex=futex), ["graphc_parallel", "graphc_pool_init"])
 
