@@ -15,6 +15,7 @@ address never changes, for compiled programs hold it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def zeros(shape: Sequence[int], dtype: DType, name: str) -> np.ndarray:
 
 def aligned_empty(shape: Sequence[int], dtype: DType, alignment: int = 64) -> np.ndarray:
     """An uninitialised C-contiguous array whose first byte is aligned (64: one cache line, one AVX-512 vector)."""
-    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    count = prod(shape) * dtype.itemsize
     raw = np.empty(count + alignment, np.uint8)
     start = -raw.ctypes.data % alignment
     return raw[start : start + count].view(dtype.numpy).reshape(tuple(shape))

@@ -104,7 +104,8 @@ def parameter(name: str, shape: Any = (), initializer: Any = None, *, dtype: Any
         fixed = np.asarray(initializer)
 
         def initializer(shape: tuple[int, ...], dtype: DType, _: str) -> np.ndarray:
-            return np.broadcast_to(fixed.astype(dtype.numpy, copy=False), shape)
+            array = fixed.astype(dtype.numpy, copy=False)
+            return array if array.shape == tuple(shape) else np.broadcast_to(array, shape)
 
     return variable(name, shape, initializer, dtype=dtype)
 
