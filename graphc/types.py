@@ -279,8 +279,11 @@ class TensorType:
 
 @lru_cache(4096)
 def _shared(dtype: DType, shape: Shape) -> TensorType:
-    """One object for each type in use: what it has found out about itself (whether it is static) is not found out again."""
-    return TensorType(dtype, shape)
+    """One object for each type in use: what it has found out about itself (whether it is static) is not found out again.
+
+    NumPy's integers equal Python's, so the one that is kept for both has Python's.
+    """
+    return TensorType(dtype, as_shape(shape))
 
 
 def substitute(value: Any, sizes: Mapping[str, int]) -> Any:
