@@ -220,6 +220,38 @@ def test_zoom_and_pan(browser: Any, tmp_path: Path) -> None:
     assert box()[0] > before[0] and box()[1] > before[1] and box()[2] == before[2] and page.trouble == []
 
 
+LATE = """(() => {  // frames began a second before they were asked for, as on a machine that cannot keep up
+  const ask = window.requestAnimationFrame.bind(window);
+  window.requestAnimationFrame = (f) => ask((time) => f(time - 1000));
+  window.views = [];
+  addEventListener("DOMContentLoaded", () => {
+    const svg = document.querySelector(".gp-pic svg"), note = () => views.push(svg.getAttribute("viewBox").split(" ").map(Number));
+    new MutationObserver(note).observe(svg, { attributes: true, attributeFilter: ["viewBox"] });
+  });
+})()"""
+
+
+@pytest.mark.browser
+def test_the_picture_glides_between_its_ends_even_if_frames_are_late(browser: Any, tmp_path: Path) -> None:
+    graphc.page(scalar(), tmp_path / "p.html", values=VALUES)
+    page = browser.new_page(viewport={"width": 420, "height": 500})
+    trouble: list[str] = []
+    page.on("console", lambda m: trouble.append(m.text) if m.type == "error" else None)
+    page.add_init_script(LATE)
+    page.goto((tmp_path / "p.html").as_uri())
+    views: list[list[float]] = []
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(500)
+        views = page.evaluate("views")
+    assert len({tuple(v) for v in views}) > 4, "the picture did not move: this window should be too small for it"
+    assert trouble == [] and all(width > 0 and height > 0 for _, _, width, height in views)
+    lefts = [left for left, _, _, _ in views]
+    whole = page.evaluate("document.querySelector('.gp-pic svg').getBBox().width")
+    assert min(lefts) >= -whole and max(lefts) <= whole
+    page.close()
+
+
 @pytest.mark.browser
 def test_frames_fold_by_mouse_and_by_key(browser: Any, tmp_path: Path) -> None:
     graphc.page(classifier(), tmp_path / "p.html")

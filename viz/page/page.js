@@ -149,8 +149,10 @@
   function glide(to, from = now.seen) {
     cancelAnimationFrame(moving);
     if (reduced) return look(to);
-    const start = performance.now(), sheet = now;
+    const sheet = now;
+    let start = null;  // a frame's time is when it began, which may be before it was asked for: only frames' times are compared
     const frame = (time) => {
+      start ??= time;
       const t = Math.min(1, (time - start) / 300), ease = t * t * (3 - 2 * t);
       if (sheet !== now) return;
       look(to.map((v, k) => from[k] + (v - from[k]) * ease));
