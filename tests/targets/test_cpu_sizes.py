@@ -195,3 +195,11 @@ def test_nothing_outside_is_written_or_read(n: int, fence: bool) -> None:
             assert close(got[f"out.{name}"], value), name
         for variable, value in updates.items():
             assert equal(got[variable.name], value)
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(7, 320, 255), (7, 321, 255), (7, 333, 255), (7, 512, 257)])
+def test_a_parallel_loop_takes_no_value_of_an_earlier_nest_that_had_the_same_name(m: int, k: int, n: int) -> None:
+    """Products whose edges are unrolled nests before the parallel one."""
+    a, b = small_integers(m, k), small_integers(n, k)
+    program = graphc.compile(ops.input("a", (m, k)) @ ops.input("b", (n, k)).T, threads=2, cache=False)
+    np.testing.assert_array_equal(program(a=a, b=b), a @ b.T)

@@ -34,7 +34,7 @@ from graphc.targets.cpu.lanes import Bank, Lanes, Point, Value
 from graphc.targets.cpu.launches import print_entry
 from graphc.targets.cpu.llvm_text import Function, Module, VType
 from graphc.targets.cpu.locals import apart, own_statements, place_locals
-from graphc.targets.cpu.statements import cut, index_values, inside, only_summed, operands
+from graphc.targets.cpu.statements import cut, index_values, inside, made_in, only_summed, operands
 
 UNROLL = 2  # iterations of an innermost reduction loop that share one address computation; 4 was no faster
 MAX_BODY = 256  # instances beyond which such a loop is not unrolled further
@@ -134,6 +134,7 @@ class KernelEmitter:
         inner.status, inner.site_base = pass_on("ptr", frame.status), pass_on("i64", frame.site_base)
         needed = {o for s in inside(loop) for o in operands(s) if isinstance(o, str)}
         needed |= {v for s in inside(loop) for v in index_values(s)}
+        needed -= made_in(loop)  # an earlier nest may have used the name, too
         for product in sorted(needed & frame.waiting.keys()):
             inner.waiting[product] = frame.waiting[product]
             needed |= {a for a in frame.waiting[product].args if isinstance(a, str)}

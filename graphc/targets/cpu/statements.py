@@ -52,6 +52,12 @@ def operands(stmt: ir.Stmt) -> tuple[ir.Operand, ...]:
     return ()
 
 
+def made_in(loop: ir.For) -> set[str]:
+    """Names of the values that the statements of a loop make."""
+    makers = (ir.Let, ir.Load, ir.IndexValue, ir.Guard, ir.ReadAccumulator)
+    return {s.name for s in inside(loop) if isinstance(s, makers)}
+
+
 def index_values(stmt: ir.Stmt) -> set[str]:
     """Names of the run-time values in a statement's indices."""
     match stmt:
