@@ -222,7 +222,7 @@ class Compiler:
 
     def _built(self, sizes: Mapping[str, int], reason: str, place: ProgramCache | None, why: str) -> Specialisation:
         """The program compiled, and kept if it has a place."""
-        if self.options.target == "cpu":
+        if self.options.target == "cpu" and not self.options.strict:  # strict mode runs on the interpreter
             from graphc.targets.cpu.program import prepare
 
             prepare(self.options.threads)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from graphc.targets.cpu.jit import LLVM_LOCK
+from graphc.targets.cpu.program import prepare
 from graphc.targets.cpu.runtime import made_once
 
 
@@ -26,6 +29,27 @@ def test_it_is_made_once_however_many_ask_at_the_same_time() -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: slow(), range(8)))
     assert len(made) == 1 and all(f is found[0] for f in found)
+
+
+def test_what_is_made_is_found_while_another_thread_generates_code() -> None:
+    @made_once
+    def quick(n: int, *, twice: bool = False) -> list[int]:
+        return [n] * (1 + twice)
+
+    first, second = quick(1), quick(1, twice=True)
+    assert first == [1] and second == [1, 1]
+    with LLVM_LOCK, ThreadPoolExecutor(1) as pool:  # held here, asked for there
+        assert pool.submit(quick, 1).result(timeout=20) is first
+        assert pool.submit(quick, 1, twice=True).result(timeout=20) is second
+
+
+def test_a_program_compiles_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        prepare.__wrapped__(2)
 
 
 FORK = "import os; child = os.fork(); child or os._exit(0); assert os.waitpid(child, 0)[1] == 0"

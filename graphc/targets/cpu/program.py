@@ -116,7 +116,9 @@ def prepare(threads: int) -> None:
     With an empty cache that takes 80 ms, which a thread of its own spends while the first program's passes run.
     """
     if native_available():
-        threading.Thread(target=_make_runtime, args=(threads,), name="graphc-runtime").start()  # no daemon: exit waits for it
+        thread = threading.Thread(target=_make_runtime, args=(threads,), name="graphc-runtime")  # no daemon: exit waits for it
+        with contextlib.suppress(RuntimeError):  # no more threads, or the process is ending: made when it is needed
+            thread.start()
 
 
 def _make_runtime(threads: int) -> None:

@@ -11,8 +11,8 @@ True
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 from graphc.targets.cpu.host import vector_target
 from graphc.targets.cpu.jit import LLVM_LOCK, Library, emit_object, llvm_version, load_object
@@ -26,14 +26,19 @@ Made = TypeVar("Made")
 def made_once(make: Callable[..., Made]) -> Callable[..., Made]:
     """As :func:`functools.cache`; who asks while another thread makes it waits for that one.
 
-    The lock is LLVM's own: making holds it anyway, and one lock cannot wait for itself.
+    The lock is LLVM's own: making holds it anyway, and one lock cannot wait for itself. What is there is found without
+    it, for another thread may hold it through the code generation of a whole program.
     """
-    cached = functools.cache(make)
+    found: dict[Hashable, Made] = {}
 
     @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Made:
-        with LLVM_LOCK:
-            return cached(*args, **kwargs)
+    def made(*args: Hashable, **kwargs: Hashable) -> Made:
+        key = (args, tuple(sorted(kwargs.items())))
+        if key not in found:
+            with LLVM_LOCK:
+                if key not in found:
+                    found[key] = make(*args, **kwargs)
+        return found[key]
 
     return made
 
