@@ -176,7 +176,7 @@ class Node(Pictured):
             self.op, inputs, self.attrs, type_, name=self.name, source=self.source, origins=self.origins,
             copied=self.copied or (self.uid,),
         )  # fmt: skip
-        node.typed, node.checked = (self.typed, self.checked) if same else (True, False)
+        node.typed, node.checked = (self.typed, self.checked) if same else (isinstance(type_, TensorType), False)
         return node
 
     def standing_for(self, *others: Node) -> Node:
@@ -273,7 +273,7 @@ def make(op: Op, inputs: Sequence[Node], attrs: Mapping[str, Any], *, name: str 
         message = error.message if error.message.startswith(op.name) else f"{op.name}: {error.message}"
         raise type(error)(message, source=source, token=op.name, notes=notes, help=error.help) from None
     node = Node(op, tuple(inputs), dict(attrs), type_, name=name, source=source, origins=(provenance.current(),))
-    node.typed = True
+    node.typed = isinstance(type_, TensorType)  # a user's rule may give anything: the verifier says what
     return node
 
 

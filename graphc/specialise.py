@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from graphc.errors import GraphError
+from graphc.errors import GraphError, ShapeError
 from graphc.ir import REGISTRY, Graph, Node
 from graphc.types import SymDim, TensorType, substitute
 
@@ -23,6 +23,7 @@ def specialise(graph: Graph, sizes: Mapping[str, int]) -> Graph:
 
     Raises:
         GraphError: a size is negative.
+        ShapeError: a size makes a dimension negative, as of ``x[5:]`` for three rows.
 
     >>> from graphc.ops.sources import input
     >>> specialise(Graph("f", {"y": input("x", ("n", 2))}), {"n": 3}).outputs["y"].shape
@@ -51,6 +52,14 @@ def _specialised(node: Node, inputs: tuple[Node, ...], sizes: Mapping[str, int])
     }  # a graph inside of an op (scan's body) has the same sizes
     same = all(attrs[key] is value or _equal(attrs[key], value) for key, value in node.attrs.items())
     type_: TensorType = node.type if node.type.is_static else substitute(node.type, sizes)
+    if type_ is not node.type and any(isinstance(d, int) and d < 0 for d in type_.shape):
+        raise ShapeError(
+            f"{node.op.name}: {node.type} is {type_} for {', '.join(f'{k} = {v}' for k, v in sizes.items())}",
+            source=node.source,
+            token=node.op.name,
+            notes=tuple(f"{i.name or f'operand {k}'}: {i.type}" for k, i in enumerate(inputs)),
+            help="give larger arrays, or take less of them here",
+        )
     unmoved = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
     if node.op.name == "size" and not isinstance(attrs["dim"], SymDim):
         value = np.array(attrs["dim"], node.dtype.numpy)

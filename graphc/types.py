@@ -283,7 +283,7 @@ def _shared(dtype: DType, shape: Shape) -> TensorType:
 
     NumPy's integers equal Python's, so the one that is kept for both has Python's.
     """
-    return TensorType(dtype, as_shape(shape))
+    return TensorType(dtype, tuple([int(d) if isinstance(d, np.integer) else d for d in shape]))
 
 
 def substitute(value: Any, sizes: Mapping[str, int]) -> Any:

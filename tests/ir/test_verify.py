@@ -10,7 +10,7 @@ import pytest
 
 from graphc import ops
 from graphc.errors import GraphError, VerifyError
-from graphc.ir import REGISTRY, Graph, Node
+from graphc.ir import REGISTRY, Graph, Node, make
 from graphc.types import TensorType, float32, int32
 from graphc.verify import verify
 
@@ -172,3 +172,11 @@ def test_large_graphs_are_checked_without_recursion() -> None:
     for _ in range(200):
         a, b = b, a + b
     verify(Graph("fibonacci", {"y": b}))
+
+
+def test_a_rule_that_gives_no_type_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's own op whose rule returns a shape."""
+    rule = replace(REGISTRY["tanh"], infer=lambda types, **attrs: types[0].shape)
+    monkeypatch.setitem(REGISTRY, "tanh", rule)
+    with pytest.raises(VerifyError, match="its type is tuple"):
+        verify(Graph("f", {"y": make(rule, (vector(),), {})}))

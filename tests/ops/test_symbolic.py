@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphc
 from graphc import losses, ops, random
+from graphc.errors import ShapeError
 from graphc.interpreter import evaluate
 from passes.differentiate import grad
 
@@ -72,3 +74,12 @@ def test_every_public_function_is_documented_with_an_example() -> None:
         assert doc, f"{name} has no docstring"
         assert ">>>" in doc, f"{name} has no example"
         assert "return" in function.__annotations__, f"{name} has no type hints"
+
+
+@pytest.mark.parametrize("target", ["interpreter", "cpu"])
+def test_a_size_that_is_too_small_names_the_node_and_the_line(target: str) -> None:
+    x = ops.input("x", ("n", 2))
+    program = graphc.compile(x[5:] * 2.0, target=target)
+    with pytest.raises(ShapeError, match=r"slice: f32\[n-5,2\] is f32\[-2,2\] for n = 3") as told:
+        program(x=np.ones((3, 2), np.float32))
+    assert "test_symbolic.py:" in str(told.value) and "x: f32[3,2]" in str(told.value)
