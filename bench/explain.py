@@ -63,11 +63,15 @@ def by_kernel(launches: Sequence[ProfileRow], roof: Roofline) -> list[dict[str, 
 def assembly_of(text: str, kernel: str) -> str:
     """The functions of one kernel out of a program's assembly, without directives.
 
+    A frozen program's kernels that read constants packed ahead have a name of their own in the code (``…_packed``).
+
     >>> print(assembly_of("k_a:\\n  .cfi_startproc\\n  ret\\n.Lfunc_end0:\\nk_b:\\n  nop\\n.Lfunc_end1:", "a"))
     k_a:
       ret
     """
-    name = re.compile(rf"k_{re.escape(kernel)}(_p\d+)?:")
+    exact = rf"k_{re.escape(kernel)}(_p\d+)?:"
+    known = re.search(f"^{exact}", text, re.MULTILINE)
+    name = re.compile(exact if known else rf"k_{re.escape(kernel)}_packed\d*(_p\d+)?:")
     kept: list[str] = []
     inside = False
     for line in text.splitlines():

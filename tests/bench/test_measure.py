@@ -14,7 +14,8 @@ from rich.console import Console
 
 from bench.command import Request, run_bench
 from bench.executors import EXECUTORS, Executor
-from bench.explain import by_kernel
+from bench.executors.graphc_runner import GraphcRunner
+from bench.explain import assembly_of, by_kernel, explain
 from bench.measure import Bench, Settings, choose
 from bench.record import Record, Result, Row
 from bench.remote import Remote, WorkerError
@@ -104,6 +105,14 @@ def test_a_row_says_all_there_is_to_say() -> None:
     assert slowest["kernel"] == row.kernels["slowest"]
     assert slowest["seconds"] > 0 and slowest["bytes"] > 0 and 0 < slowest["of_roofline"] < 3
     assert row.kernels["assembly"].strip()
+
+
+def test_the_code_of_a_frozen_programs_slowest_kernel_is_shown() -> None:
+    """Its constants are packed ahead, and its functions named after that."""
+    work = ENTRIES["mlp-inference"].make(False)
+    explained = explain(GraphcRunner(work, 1), work)
+    assert explained["assembly_lines"] > 20 and explained["assembly"].strip()
+    assert "_packed" in assembly_of(GraphcRunner(work, 1).program.source("asm"), explained["slowest"])
 
 
 def test_compilation_is_the_median_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
